@@ -1,0 +1,39 @@
+# Two commands: `make demo` and `make test`. Each makes .venv if it is missing, installs, and runs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-slow style check clean help
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo       train a tokenizer, a GPT, a BERT and a SimCLR encoder; writes demo/report.html (about 6 minutes)"
+	@echo "make test       the tests (under 15 minutes on 2 cores)"
+	@echo "make test-slow  the tests that take longer"
+	@echo "make style      format and lint; make check only looks"
+
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than Python 3.11; run: make PYTHON=/path/to/python3.11 ..." >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (about 5.5 GB, a few minutes) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@touch $@
+
+demo: $(VENV)/installed
+	@$(BIN)/hfssl demo
+
+test: $(VENV)/installed
+	@$(BIN)/python -m pytest
+
+test-slow: $(VENV)/installed
+	@$(BIN)/python -m pytest -m slow
+
+style: $(VENV)/installed
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+check: $(VENV)/installed
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
+
+clean:
+	rm -rf demo out .pytest_cache .ruff_cache

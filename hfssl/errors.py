@@ -1,0 +1,45 @@
+"""Bad input: one clear line on standard error, exit code 2, no traceback."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterable
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used. The message is one line: what is wrong, where, and what to do."""
+
+
+def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:
+    """The valid names closest to a misspelt one, as the end of a message: ``; did you mean 'a', 'b'?``."""
+    close = difflib.get_close_matches(str(name), [str(choice) for choice in choices], n=count, cutoff=0.5)
+    return f"; did you mean {', '.join(repr(choice) for choice in close)}?" if close else ""
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error on one line; an error that a DataLoader worker re-raised loses its worker's traceback."""
+    text = str(error)
+    if text.startswith("Caught "):  # torch.utils.data puts the worker's whole traceback into the message
+        text = text.rsplit("InputError: ", 1)[-1]
+    return " ".join(text.split())
+
+
+def exits_on_bad_input(main: Callable) -> Callable:
+    """Decorates a program's ``main``: an `InputError` becomes one line on standard error and exit code 2.
+
+    Of several processes only the first prints, since all of them read the same input.
+    """
+
+    @functools.wraps(main)
+    def wrapper(*args, **kwargs):
+        try:
+            return main(*args, **kwargs)
+        except InputError as error:
+            if os.environ.get("RANK", "0") == "0":
+                sys.stderr.write(f"error: {one_line(error)}\n")
+            raise SystemExit(2) from None
+
+    return wrapper
