@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -27,6 +28,17 @@ def one_line(error: BaseException) -> str:
     return " ".join(text.split())
 
 
+def log_to_stderr() -> None:
+    """Shows hfssl's own messages on standard error; of several processes only the first speaks."""
+    logger = logging.getLogger("hfssl")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+        logger.propagate = False
+    logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
+
+
 def exits_on_bad_input(main: Callable) -> Callable:
     """Decorates a program's ``main``: an `InputError` becomes one line on standard error and exit code 2.
 
@@ -35,6 +47,7 @@ def exits_on_bad_input(main: Callable) -> Callable:
 
     @functools.wraps(main)
     def wrapper(*args, **kwargs):
+        log_to_stderr()
         try:
             return main(*args, **kwargs)
         except InputError as error:

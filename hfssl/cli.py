@@ -1,0 +1,162 @@
+"""The `hfssl` command. Each verb is one call; what is heavy is imported inside it, so that `hfssl --help` is quick."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from hfssl import __version__
+from hfssl.errors import InputError, exits_on_bad_input, one_line
+
+app = typer.Typer(
+    help="Self-supervised pretraining and its evaluation in the Hugging Face ecosystem.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+tokenizer_app = typer.Typer(help="Train and compare BPE tokenizers.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(tokenizer_app, name="tokenizer")
+
+# These verbs hand their arguments to a program as they are; the program's own --help describes them.
+PASSES_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+def main() -> None:
+    """Runs the command line; a fault of usage is one line on standard error and exit code 2."""
+    try:
+        code = typer.main.get_command(app).main(standalone_mode=False)
+    except Exception as error:
+        if isinstance(error, InputError):
+            message = one_line(error)
+        elif type(error).__name__ == "Abort":  # typer's word for Ctrl-C
+            raise SystemExit(130) from None
+        elif hasattr(error, "format_message"):  # click's and typer's own usage errors
+            message = error.format_message()
+            if not message:  # the help was shown because no verb was given
+                raise SystemExit(getattr(error, "exit_code", 2)) from None
+        else:
+            raise
+        sys.stderr.write(f"error: {message}\n")
+        raise SystemExit(2) from None
+    raise SystemExit(code or 0)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"hfssl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None: ...
+
+
+@app.command()
+def demo(
+    out: Annotated[str, typer.Option(help="The folder to write.")] = "demo",
+) -> None:
+    """Train a tokenizer, a GPT, a BERT and a SimCLR encoder on what every machine has, and show what they learned."""
+    from hfssl.studies.demo import run_demo
+
+    exits_on_bad_input(run_demo)(out)
+
+
+@app.command(context_settings=PASSES_ON)
+def pretrain(context: typer.Context) -> None:
+    """Run a recipe: hfssl pretrain [accelerate launch flags] gpt --config recipes/gpt_small.yaml [recipe flags]."""
+    from hfssl.launch import launch
+
+    raise SystemExit(launch(context.args))
+
+
+@tokenizer_app.command("train", context_settings=PASSES_ON)
+def tokenizer_train(context: typer.Context) -> None:
+    """Train a byte-level BPE: hfssl tokenizer train --text_path TEXT --vocab_size 8192 --output_dir OUT."""
+    _run_program("tokenizers_train/train_bpe.py", context.args)
+
+
+@tokenizer_app.command("compare", context_settings=PASSES_ON)
+def tokenizer_compare(context: typer.Context) -> None:
+    """Compare tokenizers on a text: bytes a token, tokens a word, speed."""
+    _run_program("tokenizers_train/compare.py", context.args)
+
+
+@app.command(context_settings=PASSES_ON)
+def probe(context: typer.Context) -> None:
+    """What an encoder learned, frozen: hfssl probe MODEL --dataset builtin:digits (kNN and linear, with anchors)."""
+    arguments = list(context.args)
+    if arguments and not arguments[0].startswith("-"):
+        arguments.insert(0, "--model")
+    _run_program("eval/run_probe.py", arguments)
+
+
+@app.command()
+def generate(
+    model: Annotated[str, typer.Argument(help="A folder or a Hub id of a causal language model.")],
+    prompt: Annotated[str, typer.Option(help="The text to continue.")],
+    tries: Annotated[int, typer.Option(help="How many continuations.", min=1)] = 1,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens of each continuation.", min=1)] = 60,
+    top_k: Annotated[int, typer.Option(help="Sample among the k likeliest tokens; 1 is greedy.", min=1)] = 40,
+    temperature: Annotated[float, typer.Option(help="Of the sampling.", min=0.01)] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+) -> None:
+    """Continue a prompt with a trained GPT."""
+    from hfssl.generation import continue_text, load_generator
+
+    language_model, tokenizer = load_generator(model)
+    texts = continue_text(
+        language_model, tokenizer, prompt, tries, max_new_tokens=max_new_tokens, top_k=top_k, temperature=temperature,
+        seed=seed,
+    )  # fmt: skip
+    for number, text in enumerate(texts, 1):
+        print(f"[{number}] {prompt}{text}" if tries > 1 else prompt + text)
+
+
+@app.command("ls")
+def list_all() -> None:
+    """List the methods, recipes and builtin data."""
+    from hfssl.data.builtin import BUILTIN_IMAGES, BUILTIN_TEXTS
+    from hfssl.models import METHODS
+    from hfssl.programs import programs_root, recipe_configs, recipes
+
+    print("methods (hfssl.models.METHODS)")
+    for name, method in METHODS.items():
+        print(f"  {name:18} {method.for_pretraining.__name__}")
+    print("recipes (hfssl pretrain NAME --config FILE)")
+    for name, path in recipes().items():
+        print(f"  {name:18} {path}")
+    print("configs")
+    for path in recipe_configs():
+        print(f"  {path.relative_to(programs_root())}")
+    print("builtin data")
+    for name, text in (BUILTIN_TEXTS | BUILTIN_IMAGES).items():
+        print(f"  builtin:{name:10} {text}")
+
+
+@app.command()
+def env() -> None:
+    """Show versions, devices, and what is missing."""
+    from hfssl.environment import describe_environment
+
+    for name, value in describe_environment().items():
+        print(f"{name:18} {value}")
+
+
+def _run_program(path: str, arguments: list[str]) -> None:
+    """Runs a program file in this process, as `python PATH ARGUMENTS` would."""
+    import runpy
+
+    from hfssl.programs import program
+
+    file = str(program(path))
+    sys.argv = [file, *arguments]
+    runpy.run_path(file, run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()

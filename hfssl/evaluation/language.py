@@ -1,0 +1,87 @@
+"""What a language model learned: bits a byte, masked accuracy, and the anchors that need no model.
+
+Memory is bounded by one batch: nothing is kept but sums.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from hfssl.data.masking import IGNORED
+
+
+@dataclass
+class LanguageScore:
+    """Of the predicted tokens: their number, the mean negative log-likelihood (nats), and how many were the likeliest."""
+
+    tokens: int
+    loss: float
+    accuracy: float
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.loss)
+
+    def bits_per_byte(self, tokens_per_byte: float) -> float:
+        """The loss in bits a byte of text: comparable between tokenizers."""
+        return self.loss / math.log(2) * tokens_per_byte
+
+
+@torch.no_grad()
+def score_language(model, dataset: Dataset, collator, batch_size: int = 16, limit: int | None = None) -> LanguageScore:
+    """Scores a causal or masked language model on blocks.
+
+    Args:
+        model: returns `logits` (B, T, V) for `input_ids` (B, T).
+        collator: gives "labels" (B, T); for a causal model those of the input itself, shifted here.
+        limit: how many blocks, from the first; all by default.
+    """
+    causal = not model.__class__.__name__.endswith("ForMaskedLM")
+    subset = torch.utils.data.Subset(dataset, range(min(len(dataset), limit or len(dataset))))
+    training, total, loss, right = model.training, 0, 0.0, 0
+    model.eval()
+    for batch in DataLoader(subset, batch_size=batch_size, collate_fn=collator):
+        labels = batch.pop("labels").to(model.device)
+        logits = model(**{key: value.to(model.device) for key, value in batch.items()}).logits
+        if causal:
+            logits, labels = logits[:, :-1], labels[:, 1:]
+        predicted = labels != IGNORED
+        logits, labels = logits[predicted].float(), labels[predicted]  # (N, V), (N,)
+        loss += torch.nn.functional.cross_entropy(logits, labels, reduction="sum").item()
+        right += (logits.argmax(-1) == labels).sum().item()
+        total += len(labels)
+    model.train(training)
+    return LanguageScore(total, loss / max(total, 1), right / max(total, 1))
+
+
+def unigram_loss(train: np.ndarray, held_out: np.ndarray, vocab_size: int) -> float:
+    """Nats a token of the held-out tokens under the training tokens' frequencies (add-one smoothed)."""
+    counts = np.bincount(train, minlength=vocab_size) + 1
+    log_probabilities = np.log(counts / counts.sum())
+    return float(-log_probabilities[held_out].mean())
+
+
+def byte_entropy(text: bytes) -> float:
+    """Bits a byte of a text under its own byte frequencies: what a model without context and tokenizer could reach."""
+    counts = np.bincount(np.frombuffer(text, np.uint8), minlength=256)
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log2(shares)).sum())
+
+
+def most_frequent_accuracy(dataset: Dataset, collator, train: np.ndarray, specials=(), limit: int | None = None) -> float:
+    """How many masked tokens are right if the training text's most frequent token is always the answer."""
+    counts = np.bincount(train)
+    counts[[token for token in specials if token < len(counts)]] = 0
+    answer, right, total = int(counts.argmax()), 0, 0
+    for start in range(0, min(len(dataset), limit or len(dataset)), 64):
+        stop = min(start + 64, len(dataset), limit or len(dataset))
+        labels = collator([dataset[index] for index in range(start, stop)])["labels"]
+        predicted = labels != IGNORED
+        right += (labels[predicted] == answer).sum().item()
+        total += predicted.sum().item()
+    return right / max(total, 1)

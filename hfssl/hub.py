@@ -1,0 +1,92 @@
+"""What accompanies a model to the Hub: its card."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hfssl import __version__
+
+# How a saved model loads, and the paper it follows, by its config's model_type. Vision methods carry their own code.
+LOADERS = {
+    "gpt2": ("AutoModelForCausalLM", "text-generation"),
+    "llama": ("AutoModelForCausalLM", "text-generation"),
+    "bert": ("AutoModelForMaskedLM", "fill-mask"),
+}
+PAPERS = {
+    "gpt2": "Radford et al. 2019, Language Models are Unsupervised Multitask Learners",
+    "llama": "Touvron et al. 2023, LLaMA: Open and Efficient Foundation Language Models, https://huggingface.co/papers/2302.13971",
+    "bert": "Devlin et al. 2019, BERT: Pre-training of Deep Bidirectional Transformers, https://huggingface.co/papers/1810.04805",
+    "hfssl_simclr": "Chen et al. 2020, A Simple Framework for Contrastive Learning of Visual Representations, "
+    "https://huggingface.co/papers/2002.05709",
+}
+
+
+def loading_code(folder: str | Path) -> str:
+    """Three lines of Python that load a saved directory; hfssl need not be installed."""
+    config = json.loads((Path(folder) / "config.json").read_text())
+    if config["model_type"] in LOADERS:
+        auto_class, _ = LOADERS[config["model_type"]]
+        return (
+            f"from transformers import {auto_class}, AutoTokenizer\n"
+            f'model = {auto_class}.from_pretrained("{Path(folder).name}")\n'
+            f'tokenizer = AutoTokenizer.from_pretrained("{Path(folder).name}")'
+        )
+    return (
+        "from transformers import AutoModel, AutoModelForImageClassification\n"
+        f'model = AutoModel.from_pretrained("{Path(folder).name}", trust_remote_code=True)  # the encoder\n'
+        f'# AutoModelForImageClassification.from_pretrained("{Path(folder).name}", num_labels=10, trust_remote_code=True)'
+    )
+
+
+def write_model_card(
+    folder: str | Path,
+    run: dict[str, Any],
+    figures: Sequence[tuple[str, str]] = (),
+    notes: Sequence[str] = (),
+) -> None:
+    """Writes README.md beside a saved model.
+
+    Args:
+        run: the description of the run, as in its run.json, with "metrics", "seconds" and "samples" where known.
+        figures: name and value of each figure, with its protocol and anchors in the name; only measured ones.
+        notes: limits and remarks, a paragraph each.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    folder = Path(folder)
+    model_type = json.loads((folder / "config.json").read_text())["model_type"]
+    _, pipeline_tag = LOADERS.get(model_type, ("", "image-feature-extraction"))
+    data = ModelCardData(
+        library_name="transformers",
+        tags=["hfssl", "self-supervised", model_type],
+        pipeline_tag=pipeline_tag,
+    )
+    rows = [(name, value) for name, value in figures]
+    rows += [(name, f"{value:.4f}") for name, value in run.get("metrics", {}).items() if name == "eval_loss"]
+    parts = [
+        f"# {folder.name}",
+        f"Pretrained from scratch, without labels, with hfssl {__version__}. Method: {PAPERS.get(model_type, model_type)}.",
+        "## Load it",
+        f"```python\n{loading_code(folder)}\n```",
+        "## Data",
+        run.get("data") or "not recorded",
+        "## Training",
+        _settings(run),
+    ]
+    if rows:
+        parts += ["## Figures", "| figure | value |\n|---|---|\n" + "\n".join(f"| {n} | {v} |" for n, v in rows)]
+    parts += ["## Limits", *(notes or ["Not evaluated beyond the figures above."])]
+    card = ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
+    card.save(folder / "README.md")
+
+
+def _settings(run: dict[str, Any]) -> str:
+    arguments = run.get("arguments", {})
+    lines = [f"* {name}: {value}" for name, value in arguments.items() if value not in (None, 0, 0.0)]
+    if "seconds" in run:
+        lines.append(f"* time: {run['seconds']:.0f} s on {run.get('hardware', platform.machine())}")
+    return "\n".join(lines) or "not recorded"

@@ -1,0 +1,53 @@
+"""The models. One file a method; what lies in this folder travels to the Hub with the weights, so it is flat.
+
+`METHODS` is the table of the methods, one line each. Importing this package also registers them with transformers' Auto
+classes, so that `AutoModel.from_pretrained` needs no remote code where hfssl is installed.
+"""
+
+from typing import NamedTuple
+
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoModelForPreTraining,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from .backbone import BackboneConfig, BackboneError
+from .contrastive import NTXentLoss, nt_xent
+from .modeling_simclr import SimCLRConfig, SimCLRForImageClassification, SimCLRForPreTraining, SimCLRModel
+
+
+class Method(NamedTuple):
+    """The classes of one method. `for_pretraining`'s forward returns the `loss`."""
+
+    config: type[PreTrainedConfig]
+    model: type[PreTrainedModel]
+    for_pretraining: type[PreTrainedModel]
+    for_classification: type[PreTrainedModel]
+
+
+METHODS = {
+    "simclr": Method(SimCLRConfig, SimCLRModel, SimCLRForPreTraining, SimCLRForImageClassification),
+}
+
+for _method in METHODS.values():
+    AutoConfig.register(_method.config.model_type, _method.config, exist_ok=True)
+    AutoModel.register(_method.config, _method.model, exist_ok=True)
+    AutoModelForPreTraining.register(_method.config, _method.for_pretraining, exist_ok=True)
+    AutoModelForImageClassification.register(_method.config, _method.for_classification, exist_ok=True)
+
+__all__ = [
+    "METHODS",
+    "BackboneConfig",
+    "BackboneError",
+    "Method",
+    "NTXentLoss",
+    "SimCLRConfig",
+    "SimCLRForImageClassification",
+    "SimCLRForPreTraining",
+    "SimCLRModel",
+    "nt_xent",
+]

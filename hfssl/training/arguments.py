@@ -1,0 +1,54 @@
+"""The training arguments: transformers' own, with pretraining's defaults and three ways to treat an earlier run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+# What decides the result of a run, besides the model and the data. A run with other values is another run.
+IDENTITY = (
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "max_grad_norm",
+    "num_train_epochs",
+    "max_steps",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "optim",
+    "seed",
+    "data_seed",
+)
+
+
+@dataclass
+class PretrainingArguments(TrainingArguments):
+    """`transformers.TrainingArguments` with other defaults.
+
+    The defaults differ in: no column is removed from the batch (`remove_unused_columns`), evaluation keeps the loss alone and
+    never the logits (`prediction_loss_only`), a loss that is not finite is shown and not replaced by a mean
+    (`logging_nan_inf_filter`), and two checkpoints are kept (`save_total_limit`).
+    """
+
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Drop columns that the model does not take."})
+    prediction_loss_only: bool = field(default=True, metadata={"help": "Keep only the loss in evaluation."})
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Replace a loss that is not finite."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "How many checkpoints are kept."})
+    logging_first_step: bool = field(default=True, metadata={"help": "Log the first step."})
+    resume: bool = field(
+        default=False, metadata={"help": "Go on with the run in output_dir although some of its settings were others."}
+    )
+    overwrite: bool = field(default=False, metadata={"help": "Delete the run in output_dir and start anew."})
+
+    def identity(self) -> dict:
+        """The settings that make this run what it is, as plain values."""
+        return {name: _plain(getattr(self, name)) for name in IDENTITY}
+
+
+def _plain(value):
+    return getattr(value, "value", value)

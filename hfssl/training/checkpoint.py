@@ -1,0 +1,111 @@
+"""Checkpoints that are whole or not there.
+
+A checkpoint is written into a hidden folder beside its place, every file is hashed into `checkpoint.json` and flushed to the
+disk, and the folder is renamed. A resume takes the newest one whose files match their hashes; a damaged one is moved aside.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "checkpoint.json"
+_NAME = re.compile(r"checkpoint-(\d+)$")
+
+
+def publish(staging: str | Path, final: str | Path) -> None:
+    """Makes a staged folder the checkpoint `final`: manifest, flush, rename. Both must be on one file system."""
+    staging, final = Path(staging), Path(final)
+    files = {str(path.relative_to(staging)): _digest(path) for path in _files(staging)}
+    (staging / MANIFEST).write_text(json.dumps({"version": 1, "files": files}, indent=1))
+    for path in [*_files(staging), staging]:
+        _flush(path)
+    if final.exists():  # the same step saved again, by a run that was resumed from an older checkpoint
+        shutil.rmtree(final)
+    os.replace(staging, final)
+    _flush(final.parent)
+
+
+def fault(checkpoint: str | Path) -> str | None:
+    """What is wrong with a checkpoint, or None: every file of the manifest must be there with its size and hash."""
+    checkpoint = Path(checkpoint)
+    try:
+        files = json.loads((checkpoint / MANIFEST).read_text())["files"]
+    except OSError:
+        return f"no {MANIFEST}"
+    except (ValueError, KeyError, TypeError):
+        return f"{MANIFEST} is damaged"
+    for name, (size, digest) in files.items():
+        path = checkpoint / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size:,} bytes, not {size:,}"
+        if _digest(path)[1] != digest:
+            return f"{name} does not match its hash"
+    return None
+
+
+def checkpoints(output_dir: str | Path) -> list[Path]:
+    """The checkpoint folders of a run, oldest first (by step, never by time: a copied folder keeps its place)."""
+    found = [path for path in Path(output_dir).glob("checkpoint-*") if path.is_dir() and _NAME.fullmatch(path.name)]
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: str | Path) -> int:
+    """The optimizer step after which a checkpoint was taken."""
+    return int(_NAME.fullmatch(Path(checkpoint).name)[1])
+
+
+def newest(output_dir: str | Path) -> Path | None:
+    """The newest checkpoint that verifies; damaged ones are moved to `damaged-checkpoint-N` and said so."""
+    for checkpoint in reversed(checkpoints(output_dir)):
+        problem = fault(checkpoint)
+        if problem is None:
+            return checkpoint
+        aside = checkpoint.with_name(f"damaged-{checkpoint.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        checkpoint.rename(aside)
+        logger.warning("%s is damaged (%s): moved to %s", checkpoint, problem, aside.name)
+    return None
+
+
+def rotate(output_dir: str | Path, limit: int | None, keep: str | Path | None = None) -> None:
+    """Deletes the oldest checkpoints beyond `limit`, but never the newest and never `keep`, the best one."""
+    if not limit or limit < 1:
+        return
+    found = checkpoints(output_dir)
+    kept = {found[-1].resolve()} if found else set()
+    if keep is not None:
+        kept.add(Path(keep).resolve())
+    excess = len(found) - limit
+    for checkpoint in found:
+        if excess <= 0:
+            break
+        if checkpoint.resolve() not in kept:
+            shutil.rmtree(checkpoint, ignore_errors=True)
+            excess -= 1
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _digest(path: Path) -> tuple[int, str]:
+    with open(path, "rb") as file:
+        return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

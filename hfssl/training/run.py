@@ -1,0 +1,165 @@
+"""`run(trainer)`: what every recipe ends with. Resume, train, evaluate, save, push."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hfssl.errors import InputError
+from hfssl.hub import write_model_card
+from hfssl.training.checkpoint import newest
+from hfssl.training.trainer import PretrainingTrainer
+
+logger = logging.getLogger(__name__)
+
+RUN = "run.json"
+
+
+def run(trainer: PretrainingTrainer) -> dict[str, float]:
+    """Trains from the newest good checkpoint of the output folder, evaluates, and saves the model there.
+
+    The same command again goes on where the run was stopped, or says that it is done.
+
+    Returns:
+        The figures of the last evaluation (nats a token for text), empty without evaluation data.
+
+    Raises:
+        InputError: if the output folder holds another run, or anything that is not a run.
+        SystemExit: with 128 + the signal's number, after a signal was answered with a checkpoint.
+    """
+    args = trainer.args
+    output_dir = Path(args.output_dir)
+    identity = describe(trainer)
+    finished = _prepare(trainer, output_dir, identity)
+    if finished is not None:
+        logger.info("%s is finished already; give --overwrite to run it again", output_dir)
+        return finished
+    checkpoint = newest(output_dir) if args.should_save else None
+    checkpoint = _from_main_process(trainer, str(checkpoint) if checkpoint else None)
+    if checkpoint:
+        logger.info("Resuming from %s", checkpoint)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if trainer.stop.received is not None:
+        name = signal.Signals(trainer.stop.received).name
+        logger.info(
+            "Stopped by %s after step %d; the checkpoint is in %s; the same command goes on from there",
+            name,
+            trainer.state.global_step,
+            output_dir,
+        )
+        raise SystemExit(128 + trainer.stop.received)
+    metrics = trainer.evaluate() if trainer.eval_dataset is not None else {}
+    if "eval_loss" in metrics and not math.isfinite(metrics["eval_loss"]):
+        logger.warning("The evaluation loss is not finite")
+    trainer.save_final()
+    if args.should_save:
+        record = identity | {"finished": True, "metrics": metrics} | _cost(trainer)
+        _write_json(output_dir / RUN, record)
+        write_model_card(output_dir, record)
+        _say_what_was_written(trainer, metrics)
+    if args.push_to_hub:
+        trainer.push_to_hub()
+    return metrics
+
+
+def describe(trainer: PretrainingTrainer) -> dict[str, Any]:
+    """What makes a run this run: the model, the settings that decide the result, and the data."""
+    model = json.loads(json.dumps(trainer.model.config.to_diff_dict(), default=str))
+    for key in ("transformers_version", "auto_map", "architectures", "dtype"):
+        model.pop(key, None)
+    return {
+        "model": model,
+        "arguments": json.loads(json.dumps(trainer.args.identity(), default=str)),
+        "data": str(getattr(trainer.train_dataset, "source", "")),
+    }
+
+
+def difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str | None:
+    """The first setting in which two descriptions differ, as `name: old, now new`."""
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found = difference(before, after, f"{key}.")
+            if found:
+                return found
+        elif before != after:
+            return f"{prefix}{key}: {before}, now {after}"
+    return None
+
+
+def _cost(trainer) -> dict[str, Any]:
+    """Seconds of training, summed over the parts of a run that was interrupted, and the hardware of the last part."""
+    device = trainer.args.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
+    return {"seconds": round(trainer.seconds, 1), "hardware": f"{trainer.args.world_size} x {name}"}
+
+
+def _prepare(trainer, output_dir: Path, identity: dict[str, Any]) -> dict[str, float] | None:
+    """Refuses a folder that is not this run's; returns the figures of a run that is finished."""
+    args, problem, finished = trainer.args, None, None
+    if args.should_save:
+        if args.overwrite and output_dir.exists():
+            _delete_run(output_dir)
+        try:
+            problem, finished = _look(output_dir, identity, args.resume)
+        except OSError as error:
+            problem = f"cannot use the output folder {output_dir}: {error.strerror}"
+    problem, finished = _from_main_process(trainer, (problem, finished))
+    if problem:
+        raise InputError(problem)
+    return finished
+
+
+def _look(output_dir: Path, identity: dict[str, Any], resume: bool) -> tuple[str | None, dict[str, float] | None]:
+    if output_dir.exists() and not output_dir.is_dir():
+        return f"the output folder {output_dir} is a file", None
+    if output_dir.exists() and any(output_dir.iterdir()):
+        record = output_dir / RUN
+        if not record.exists():
+            return f"{output_dir} is not empty and holds no run of hfssl; give another --output_dir", None
+        old = json.loads(record.read_text())
+        changed = difference({key: old.get(key) for key in identity}, identity)
+        if changed and not resume:
+            return (
+                f"{output_dir} holds another run ({changed}); --resume goes on with it all the same, "
+                "--overwrite deletes it, or give another --output_dir"
+            ), None
+        if old.get("finished") and not changed:
+            return None, old.get("metrics", {})
+    output_dir.mkdir(parents=True, exist_ok=True)
+    _write_json(output_dir / RUN, identity | {"finished": False})
+    return None, None
+
+
+def _delete_run(output_dir: Path) -> None:
+    """--overwrite deletes a run and nothing else: a folder without run.json is left to the user."""
+    if (output_dir / RUN).exists():
+        shutil.rmtree(output_dir)
+
+
+def _from_main_process(trainer, value):
+    if trainer.args.world_size == 1:
+        return value
+    from accelerate.utils import broadcast_object_list
+
+    return broadcast_object_list([value])[0]
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    staging = path.with_name(f".{path.name}")
+    staging.write_text(json.dumps(value, indent=1))
+    staging.replace(path)
+
+
+def _say_what_was_written(trainer, metrics: dict[str, float]) -> None:
+    """Says what was written and where, on standard error, where the logs go."""
+    loss = f", evaluation loss {metrics['eval_loss']:.4f}" if "eval_loss" in metrics else ""
+    logger.info("Trained %d steps%s; the model is in %s", trainer.state.global_step, loss, trainer.args.output_dir)

@@ -1,0 +1,173 @@
+"""The Trainer of every recipe: transformers' own with another order of the data and checkpoints that survive."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import transformers.trainer
+from accelerate import skip_first_batches as accelerate_skip_first_batches
+from transformers import BertForMaskedLM, Trainer
+from transformers.trainer_callback import ExportableState
+
+from hfssl.data.sampling import OrderedBatches, OrderedDataLoader, single_threaded_worker
+from hfssl.errors import InputError
+from hfssl.training.callbacks import StopOnSignal
+from hfssl.training.checkpoint import newest, publish, rotate
+
+
+def _skip_first_batches(dataloader, num_batches: int = 0):
+    """Trainer draws and drops every batch before the resumed step (transformers issue 21934); ours go there at once."""
+    if isinstance(dataloader, OrderedDataLoader):
+        return dataloader.skip_batches(num_batches)
+    return accelerate_skip_first_batches(dataloader, num_batches)
+
+
+transformers.trainer.skip_first_batches = _skip_first_batches
+
+
+class PretrainingTrainer(Trainer):
+    """`transformers.Trainer` for pretraining.
+
+    * The order of the samples is a function of (seed, step) (`data/sampling.py`), the same on any number of processes.
+    * Checkpoints appear whole or not at all (`training/checkpoint.py`).
+    * Signals save and stop (`training/callbacks.py`).
+    * Each log line says how many tokens or images a second were processed, over all processes.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if isinstance(self.model, BertForMaskedLM):
+            # BERT's stock head takes the count of predicted tokens and ignores it, so that its loss grows with the number
+            # of accumulation steps (transformers issue 47688). Without the count, Trainer takes the mean of the means.
+            self.model_accepts_loss_kwargs = False
+        self.stop = StopOnSignal()
+        self.add_callback(self.stop)
+        self._unit, self._units, self._since = "samples", 0, time.perf_counter()
+        self._began: float | None = None  # when training began, less the seconds of the parts before a resume
+
+    def get_train_dataloader(self) -> OrderedDataLoader:
+        args = self.args
+        seed = args.seed if args.data_seed is None else args.data_seed
+        batches = OrderedBatches(
+            len(self.train_dataset), self._train_batch_size, seed, args.process_index, args.world_size
+        )
+        workers = args.dataloader_num_workers
+        return OrderedDataLoader(
+            self.train_dataset,
+            batches,
+            collate_fn=self.data_collator,
+            num_workers=workers,
+            pin_memory=args.dataloader_pin_memory and args.device.type == "cuda",
+            persistent_workers=workers > 0,
+            prefetch_factor=args.dataloader_prefetch_factor if workers else None,
+            worker_init_fn=single_threaded_worker if workers else None,
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Of training up to the last log line, summed over all parts of an interrupted run."""
+        return next((entry["seconds"] for entry in reversed(self.state.log_history) if "seconds" in entry), 0.0)
+
+    def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
+        if self._began is None:
+            self._since = time.perf_counter()
+            self._began = self._since - self.seconds
+        if "input_ids" in inputs:
+            self._unit, count = "tokens", inputs["input_ids"].numel()
+        else:
+            self._unit, count = "images", len(next(iter(inputs.values())))
+        self._units += count
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs and self._units:
+            now = time.perf_counter()
+            rate = self._units * self.args.world_size / (now - self._since)
+            logs[f"{self._unit}_per_second"] = round(rate, 1)
+            self._units, self._since = 0, now
+            logs["seconds"] = round(now - self._began, 2)
+        super().log(logs, start_time)
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        began = time.perf_counter()
+        metrics = super().evaluate(*args, **kwargs)
+        self._since += time.perf_counter() - began  # evaluation does not count against the training speed
+        return metrics
+
+    def _save(self, output_dir=None, state_dict=None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:  # a pickle, which nothing reads; the settings stand in run.json
+            (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+
+    def _save_checkpoint(self, model, trial) -> None:
+        """Writes a checkpoint aside and publishes it; if that fails, nothing of it stays and the last good one does."""
+        self.store_flos()
+        output_dir = Path(self.args.output_dir)
+        final = output_dir / f"checkpoint-{self.state.global_step}"
+        staging = output_dir / f".{final.name}"
+        began = time.perf_counter()
+        try:
+            self._main_process_does(lambda: shutil.rmtree(staging, ignore_errors=True))
+            self._write_checkpoint(staging, final)
+            self._main_process_does(lambda: publish(staging, final))
+        except Exception as error:
+            # safetensors and torch wrap the system's error each in their own class, so the class says little here.
+            shutil.rmtree(staging, ignore_errors=True)
+            last = newest(output_dir)
+            stays = f"the last good checkpoint is {last}" if last else "there is no earlier checkpoint"
+            raise InputError(f"cannot save {final}: {error}; {stays}") from error
+        self._main_process_does(
+            lambda: rotate(output_dir, self.args.save_total_limit, self.state.best_model_checkpoint)
+        )
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(final))
+        self._since += time.perf_counter() - began
+
+    def _write_checkpoint(self, staging: Path, final: Path) -> None:
+        self.save_model(str(staging), _internal_call=True)
+        if self.state.best_global_step:
+            best = final.with_name(f"checkpoint-{self.state.best_global_step}")
+            if best == final or best.exists():
+                self.state.best_model_checkpoint = str(best)
+        if not self.args.save_only_model:
+            self._save_optimizer_and_scheduler(str(staging))
+            self._save_scaler(str(staging))
+            self._save_rng_state(str(staging))
+        if self.args.should_save:
+            for callback in [*self.callback_handler.callbacks, self.control]:
+                if isinstance(callback, ExportableState):
+                    self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+            self.state.save_to_json(str(staging / transformers.trainer.TRAINER_STATE_NAME))
+
+    def _main_process_does(self, action) -> None:
+        """Runs `action` in the process that saves, between two barriers."""
+        self._barrier()
+        if self.args.should_save:
+            action()
+        self._barrier()
+
+    def _barrier(self) -> None:
+        if self.args.world_size > 1 and dist.is_initialized():
+            dist.barrier()
+
+    def save_final(self) -> None:
+        """Writes the trained model into the output folder, each file whole or not at all."""
+        output_dir = Path(self.args.output_dir)
+        staging = output_dir / ".final"
+        self._main_process_does(lambda: shutil.rmtree(staging, ignore_errors=True))
+        try:
+            self.save_model(str(staging), _internal_call=True)
+        except Exception as error:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise InputError(f"cannot save the model in {output_dir}: {error}") from error
+        if self.args.should_save:
+            for path in sorted(staging.iterdir()):
+                path.replace(output_dir / path.name)
+            staging.rmdir()
+            (output_dir / "log_history.json").write_text(json.dumps(self.state.log_history, indent=1))
+        self._barrier()

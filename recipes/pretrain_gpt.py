@@ -1,0 +1,45 @@
+"""GPT: left-to-right language modelling (Radford et al. 2018, 2019).
+
+    accelerate launch recipes/pretrain_gpt.py --config recipes/gpt_small.yaml
+
+The model is a stock GPT2LMHeadModel, or by `model.architecture: llama` a modern block (RoPE, RMSNorm, SwiGLU); what is saved
+loads with AutoModelForCausalLM. Without --tokenizer a byte-level BPE of --vocab_size entries is trained on the text first.
+Expected: see the table in recipes/README.md, which names the hardware, the time and the loss of each YAML.
+"""
+
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, set_seed
+
+from hfssl.config import parse_config
+from hfssl.data.corpus import CausalCollator, CorpusArguments, fit_vocabulary, load_text_data
+from hfssl.data.sources import TextArguments
+from hfssl.errors import exits_on_bad_input
+from hfssl.training import PretrainingArguments, PretrainingTrainer, run
+
+
+@exits_on_bad_input
+def main(argv=None):
+    config, text, corpus, args = parse_config(
+        TextArguments,
+        CorpusArguments,
+        PretrainingArguments,
+        model={"gpt2": GPT2Config, "llama": LlamaConfig},
+        fixed={"vocab_size": "--vocab_size"},
+        argv=argv,
+    )
+    data = load_text_data(text, corpus, style="gpt2")
+    fit_vocabulary(config, data.tokenizer, corpus.block_size)
+
+    set_seed(args.seed)
+    trainer = PretrainingTrainer(
+        model=AutoModelForCausalLM.from_config(config),
+        args=args,
+        train_dataset=data.train,
+        eval_dataset=data.eval,
+        data_collator=CausalCollator(),
+        processing_class=data.tokenizer,
+    )
+    return run(trainer)
+
+
+if __name__ == "__main__":
+    main()
