@@ -79,8 +79,11 @@ class BackboneConfig(PreTrainedConfig):
         _check_backbone(self.backbone, self.stem)
         self.image_mean = _per_channel("image_mean", self.image_mean, IMAGENET_DEFAULT_MEAN, self.num_channels)
         self.image_std = _per_channel("image_std", self.image_std, IMAGENET_DEFAULT_STD, self.num_channels)
-        if self.crop_ratio is None:
-            self.crop_ratio = 0.875 if self.image_size > 32 else 1.0
+
+    @property
+    def eval_crop_ratio(self) -> float:
+        """`crop_ratio`, or its default for the image size."""
+        return self.crop_ratio or (0.875 if self.image_size > 32 else 1.0)
 
 
 def _check_backbone(name: str, stem: str) -> None:
@@ -216,7 +219,7 @@ def image_processor(config: BackboneConfig):
     from transformers import BitImageProcessor  # needs torchvision or PIL, which loading weights does not
 
     return BitImageProcessor(
-        size={"shortest_edge": round(config.image_size / config.crop_ratio)},
+        size={"shortest_edge": round(config.image_size / config.eval_crop_ratio)},
         crop_size={"height": config.image_size, "width": config.image_size},
         resample=2,  # bilinear, with antialiasing
         do_convert_rgb=True,

@@ -1,0 +1,54 @@
+"""SimCLR (Chen et al. 2020, "A Simple Framework for Contrastive Learning of Visual Representations").
+
+    accelerate launch recipes/pretrain_simclr.py --config recipes/simclr_tiny_cpu.yaml --image_path TRAIN.parquet
+
+Two augmented views of each image, any timm backbone, a projection head, NT-Xent over the batch of all processes. What
+is saved loads with AutoModel (the encoder), AutoModelForPreTraining and AutoModelForImageClassification, also where
+hfssl is not installed (trust_remote_code=True). What was learned: eval/run_probe.py --model OUTPUT_DIR --dataset ...
+Expected: see the table in recipes/README.md, which names the hardware, the time and the accuracy of each YAML.
+"""
+
+from transformers import set_seed
+
+from hfssl.config import parse_config
+from hfssl.data.augmentation import Augmentation, AugmentationArguments
+from hfssl.data.collators import TwoViewCollator
+from hfssl.data.images import ImageArguments, load_images
+from hfssl.errors import exits_on_bad_input
+from hfssl.models import SimCLRConfig, SimCLRForPreTraining
+from hfssl.training import PretrainingArguments, PretrainingTrainer, run
+
+
+@exits_on_bad_input
+def main(argv=None):
+    config, images, augmentation, args = parse_config(
+        ImageArguments,
+        AugmentationArguments,
+        PretrainingArguments,
+        model=SimCLRConfig,
+        fixed={"image_size": "--image_size"},
+        argv=argv,
+    )
+    config.image_size = images.image_size
+    train = load_images(
+        images.image_path,
+        split=images.image_split,
+        config=images.image_config,
+        image_column=images.image_column,
+        label_column=images.label_column,
+        skip_corrupt=images.skip_corrupt_images,
+    )
+    views = Augmentation(config.image_size, config.image_mean, config.image_std, **vars(augmentation))
+
+    set_seed(args.seed)
+    trainer = PretrainingTrainer(
+        model=SimCLRForPreTraining(config),
+        args=args,
+        train_dataset=train,
+        data_collator=TwoViewCollator(views, seed=args.seed),
+    )
+    return run(trainer)
+
+
+if __name__ == "__main__":
+    main()
