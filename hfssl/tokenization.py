@@ -80,6 +80,7 @@ def train_bpe(
         clean_up_tokenization_spaces=False,  # cleaning would lose the spaces before punctuation
         model_max_length=model_max_length or int(1e30),
         additional_special_tokens=list(special_tokens or []),
+        model_input_names=["input_ids", *(["token_type_ids"] if style == "bert" else []), "attention_mask"],
         **(names if style == "gpt2" else BERT_TOKENS),
     )
 

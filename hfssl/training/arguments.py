@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from transformers import TrainingArguments
 
 # What decides the result of a run, besides the model and the data. A run with other values is another run.
@@ -44,6 +45,10 @@ class PretrainingArguments(TrainingArguments):
         default=False, metadata={"help": "Go on with the run in output_dir although some of its settings were others."}
     )
     overwrite: bool = field(default=False, metadata={"help": "Delete the run in output_dir and start anew."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
 
     def identity(self) -> dict:
         """The settings that make this run what it is, as plain values."""

@@ -1,0 +1,117 @@
+import errno
+import json
+import logging
+
+import pytest
+
+from hfssl.training import checkpoint as module
+from hfssl.training.checkpoint import MANIFEST, checkpoints, fault, newest, publish, rotate
+
+
+def stage(folder, step, files=None):
+    staging = folder / f".checkpoint-{step}"
+    (staging / "sub").mkdir(parents=True)
+    for name, content in (files or {"model.safetensors": b"weights" * 50, "sub/rng.pth": b"state"}).items():
+        (staging / name).write_bytes(content)
+    return staging
+
+
+@pytest.fixture
+def three(tmp_path):
+    for step in (5, 10, 100):
+        publish(stage(tmp_path, step), tmp_path / f"checkpoint-{step}")
+    return tmp_path
+
+
+def test_published_is_whole_and_verifies(three):
+    assert [path.name for path in checkpoints(three)] == ["checkpoint-5", "checkpoint-10", "checkpoint-100"]
+    assert not list(three.glob(".checkpoint-*"))
+    assert all(fault(path) is None for path in checkpoints(three))
+    files = json.loads((three / "checkpoint-5" / MANIFEST).read_text())["files"]
+    assert set(files) == {"model.safetensors", "sub/rng.pth"}
+
+
+def damage_truncated(path):
+    (path / "model.safetensors").write_bytes(b"weights")
+
+
+def damage_flipped(path):
+    (path / "model.safetensors").write_bytes(b"Weights" + b"weights" * 49)
+
+
+def damage_missing(path):
+    (path / "sub" / "rng.pth").unlink()
+
+
+def damage_no_manifest(path):
+    (path / MANIFEST).unlink()
+
+
+def damage_manifest(path):
+    (path / MANIFEST).write_text('{"files": {"mod')
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (damage_truncated, "has 7 bytes, not 350"),
+        (damage_flipped, "does not match its hash"),
+        (damage_missing, "sub/rng.pth is missing"),
+        (damage_no_manifest, "no checkpoint.json"),
+        (damage_manifest, "checkpoint.json is damaged"),
+    ],
+)
+def test_a_damaged_one_is_moved_aside_and_the_one_before_is_used(three, damage, reason, caplog):
+    damage(three / "checkpoint-100")
+    with caplog.at_level(logging.WARNING):
+        assert newest(three) == three / "checkpoint-10"
+    assert reason in caplog.text
+    assert (three / "damaged-checkpoint-100").is_dir()
+    assert newest(three) == three / "checkpoint-10"
+
+
+def test_none_left(tmp_path):
+    assert newest(tmp_path) is None
+    assert newest(tmp_path / "nowhere") is None
+
+
+def test_a_step_saved_again_replaces_the_first(three):
+    publish(stage(three, 10, {"model.safetensors": b"new"}), three / "checkpoint-10")
+    assert (three / "checkpoint-10" / "model.safetensors").read_bytes() == b"new"
+    assert fault(three / "checkpoint-10") is None
+
+
+@pytest.mark.parametrize(
+    ("limit", "keep", "left"),
+    [
+        (1, None, [100]),
+        (2, None, [10, 100]),
+        (1, 5, [5, 100]),
+        (2, 5, [5, 100]),
+        (None, None, [5, 10, 100]),
+        (0, None, [5, 10, 100]),
+    ],
+)
+def test_rotation_keeps_the_newest_and_the_best(three, limit, keep, left):
+    rotate(three, limit, three / f"checkpoint-{keep}" if keep else None)
+    assert [module.step_of(path) for path in checkpoints(three)] == left
+
+
+@pytest.mark.parametrize("call", range(6))
+def test_a_publish_that_fails_anywhere_leaves_the_old_one(three, monkeypatch, call):
+    """The disk is full at the n-th flush: the checkpoint that was there still verifies, the new one is not there."""
+    staging, count = stage(three, 200), 0
+
+    def flush(path):
+        nonlocal count
+        if count == call:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        count += 1
+
+    monkeypatch.setattr(module, "_flush", flush)
+    try:
+        publish(staging, three / "checkpoint-200")
+    except OSError:
+        # Up to the rename the new one must not be seen; the flush of the parent folder comes after it.
+        assert newest(three).name in ("checkpoint-100", "checkpoint-200")
+    assert fault(newest(three)) is None

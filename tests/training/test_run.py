@@ -1,0 +1,212 @@
+"""The one path: resume, train, evaluate, save. On a GPT of a few thousand parameters."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset
+from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel, TrainerCallback
+
+from hfssl.data.corpus import CausalCollator
+from hfssl.data.masking import IGNORED
+from hfssl.errors import InputError
+from hfssl.training import PretrainingArguments, PretrainingTrainer, run
+from hfssl.training.checkpoint import checkpoints, newest
+
+
+class Counting(Dataset):
+    """Blocks that count upwards: something a tiny model learns at once."""
+
+    source = "counting"
+
+    def __init__(self, size=40, length=16, vocab=24):
+        self.size, self.length, self.vocab = size, length, vocab
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, index):
+        return {"input_ids": (index + np.arange(self.length)) % self.vocab, "index": index}
+
+
+def tiny_gpt(dropout=0.0):
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=24, n_positions=16, n_embd=16, n_layer=2, n_head=2, resid_pdrop=dropout, embd_pdrop=dropout,
+        attn_pdrop=dropout, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    return GPT2LMHeadModel(config)
+
+
+def trainer_for(out, model=None, callbacks=(), size=40, **arguments):
+    settings = {
+        "max_steps": 12, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "save_steps": 4, "logging_steps": 1,
+        "use_cpu": True, "disable_tqdm": True, "warmup_steps": 2,
+    }  # fmt: skip
+    return PretrainingTrainer(
+        model=model or tiny_gpt(),
+        args=PretrainingArguments(output_dir=str(out), **(settings | arguments)),
+        train_dataset=Counting(size),
+        eval_dataset=Counting(8),
+        data_collator=CausalCollator(),
+        callbacks=list(callbacks),
+    )
+
+
+class KillAt(TrainerCallback):
+    """Sends this process a signal at the end of a step."""
+
+    def __init__(self, step, number=signal.SIGTERM):
+        self.step, self.number = step, number
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+def weights(folder):
+    return AutoModelForCausalLM.from_pretrained(folder).state_dict()
+
+
+def losses(folder):
+    history = json.loads((folder / "log_history.json").read_text())
+    return [(entry["step"], entry["loss"], entry["grad_norm"]) for entry in history if "loss" in entry]
+
+
+def test_it_learns_saves_and_can_be_loaded(tmp_path):
+    trainer = trainer_for(tmp_path / "out", max_steps=60)
+    metrics = run(trainer)
+    assert metrics["eval_loss"] < 1.0 < np.log(24)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    ids = torch.arange(10)[None]
+    assert torch.equal(loaded(ids).logits, trainer.model.eval()(ids).logits)
+    assert {"config.json", "model.safetensors", "run.json", "README.md", "log_history.json"} <= {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
+    assert not list((tmp_path / "out").rglob("training_args.bin")), "a pickle"
+    assert len(checkpoints(tmp_path / "out")) == 2
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("step", [4, 5, 11])
+def test_stopped_and_resumed_equals_uninterrupted(tmp_path, dropout, accumulation, step):
+    """Epochs have 10 / accumulation steps, so that step 11 is in a later one."""
+    settings = {"gradient_accumulation_steps": accumulation}
+    run(trainer_for(tmp_path / "whole", tiny_gpt(dropout), **settings))
+    with pytest.raises(SystemExit) as stopped:
+        run(trainer_for(tmp_path / "parts", tiny_gpt(dropout), [KillAt(step)], **settings))
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert newest(tmp_path / "parts").name == f"checkpoint-{step + 1}"
+    torch.manual_seed(99)  # a new process would not have the old one's random state
+    run(trainer_for(tmp_path / "parts", tiny_gpt(dropout), **settings))
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+
+
+def test_finished_says_so_and_trains_no_more(tmp_path, caplog):
+    first = run(trainer_for(tmp_path / "out"))
+    trainer = trainer_for(tmp_path / "out")
+    with caplog.at_level("INFO"):
+        assert run(trainer) == first
+    assert "finished already" in caplog.text
+    assert trainer.state.global_step == 0
+
+
+def test_another_run_in_the_folder(tmp_path):
+    run(trainer_for(tmp_path / "out"))
+    with pytest.raises(InputError, match=r"holds another run \(arguments.learning_rate: 0.01, now 0.02\); --resume"):
+        run(trainer_for(tmp_path / "out", learning_rate=2e-2))
+    with pytest.raises(InputError, match=r"model.n_embd"):
+        run(trainer_for(tmp_path / "out", GPT2LMHeadModel(GPT2Config(vocab_size=24, n_embd=8, n_layer=1, n_head=1))))
+    longer = trainer_for(tmp_path / "out", max_steps=14, resume=True)
+    run(longer)
+    assert longer.state.global_step == 14 and [step for step, *_ in losses(tmp_path / "out")] == list(range(1, 15))
+    anew = trainer_for(tmp_path / "out", learning_rate=2e-2, overwrite=True, max_steps=3)
+    run(anew)
+    assert [step for step, *_ in losses(tmp_path / "out")] == [1, 2, 3]
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("three years")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="not empty and holds no run"):
+            run(trainer_for(tmp_path, overwrite=overwrite))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_the_result_is_the_same(tmp_path):
+    run(trainer_for(tmp_path / "whole"))
+    with pytest.raises(SystemExit):
+        run(trainer_for(tmp_path / "parts", callbacks=[KillAt(6)]))
+    (tmp_path / "parts" / "checkpoint-7" / "optimizer.pt").write_bytes(b"half")
+    run(trainer_for(tmp_path / "parts"))
+    assert (tmp_path / "parts" / "damaged-checkpoint-7").is_dir()
+    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
+    out, save = tmp_path / "out", torch.save
+
+    def full(value, path, *args, **kwargs):
+        if "checkpoint-8" in str(path):
+            raise OSError(28, "No space left on device")
+        return save(value, path, *args, **kwargs)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(InputError, match=r"cannot save .*checkpoint-8: .*No space left.*last good checkpoint is .*-4"):
+        run(trainer_for(out))
+    assert [path.name for path in sorted(out.glob("*checkpoint-*"))] == ["checkpoint-4"]
+    assert not list(out.glob(".checkpoint*"))
+    monkeypatch.undo()
+    run(trainer_for(out))
+    assert json.loads((out / "run.json").read_text())["finished"]
+
+
+def test_a_batch_larger_than_the_data(tmp_path):
+    with pytest.raises(InputError, match="a batch of 64 is larger than the data, 40 samples"):
+        run(trainer_for(tmp_path / "out", per_device_train_batch_size=64))
+
+
+def test_workers_change_nothing(tmp_path):
+    run(trainer_for(tmp_path / "alone", max_steps=12))
+    run(trainer_for(tmp_path / "two", max_steps=12, dataloader_num_workers=2))
+    assert losses(tmp_path / "alone") == losses(tmp_path / "two")
+
+
+class Blanks:
+    """Every fourth token is to be predicted."""
+
+    def __call__(self, items):
+        ids = torch.from_numpy(np.stack([item["input_ids"] for item in items]))
+        labels = ids.clone()
+        labels[:, torch.arange(ids.shape[1]) % 4 != 0] = IGNORED
+        return {"input_ids": ids, "labels": labels}
+
+
+@pytest.mark.parametrize("kind", ["gpt", "bert"])
+def test_accumulation_leaves_loss_and_gradient_as_they_are(tmp_path, kind):
+    """One step on 16 samples, whole and in 2 and 8 parts (stock BERT in Trainer: eight times too large at 8)."""
+    found = []
+    for parts in (1, 2, 8):
+        torch.manual_seed(0)
+        if kind == "gpt":
+            model, collator = tiny_gpt().double(), CausalCollator()
+        else:
+            model, collator = BertForMaskedLM(BertConfig(24, 16, 2, 2, 32, hidden_dropout_prob=0.0)).double(), Blanks()
+            model.config.attention_probs_dropout_prob = 0.0
+            model.eval()
+            for layer in model.bert.encoder.layer:
+                layer.attention.self.dropout.p = 0.0
+        trainer = trainer_for(
+            tmp_path / f"{kind}{parts}", model, max_steps=1, per_device_train_batch_size=16 // parts,
+            gradient_accumulation_steps=parts, max_grad_norm=1e9,
+        )  # fmt: skip
+        trainer.data_collator = collator
+        run(trainer)
+        found.append(losses(tmp_path / f"{kind}{parts}")[0][1:])
+    assert np.allclose(found, found[0], rtol=1e-6), found
