@@ -1,4 +1,4 @@
-"""What every benchmark needs: arms that take turns, medians, peak memory, and a JSON file that says where it was measured."""
+"""What a benchmark needs: arms that take turns, medians, peak memory, and JSON that says where it was measured."""
 
 from __future__ import annotations
 

@@ -33,7 +33,9 @@ def describe_environment() -> dict[str, str]:
             rows[name] = "MISSING: pip install hfssl installs it"
     rows["cpu"] = f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads"
     count = torch.cuda.device_count()
-    rows["gpu"] = ", ".join(torch.cuda.get_device_name(i) for i in range(count)) if count else "none, training runs on the CPU"
+    rows["gpu"] = (
+        ", ".join(torch.cuda.get_device_name(i) for i in range(count)) if count else "none, training runs on the CPU"
+    )
     for name, use in OPTIONAL.items():
         if find_spec(name) is None:
             rows[name] = f"not installed; needed for {use}"

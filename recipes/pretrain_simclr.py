@@ -26,10 +26,8 @@ def main(argv=None):
         AugmentationArguments,
         PretrainingArguments,
         model=SimCLRConfig,
-        fixed={"image_size": "--image_size"},
         argv=argv,
     )
-    config.image_size = images.image_size
     train = load_images(
         images.image_path,
         split=images.image_split,

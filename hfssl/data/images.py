@@ -1,13 +1,14 @@
-"""The entry for images: builtin sets, files in folders, parquet with image bytes, or a Hub dataset.
+"""The entry for images: a Hub dataset id, an image folder, parquet with image bytes, or ``builtin:NAME``.
 
-Images are decoded to uint8 RGB. Small sets are decoded once and kept; of large ones each is decoded when it is asked for.
+Every image comes out as a uint8 RGB tensor (3, H, W) in the size it is stored in; resizing and augmentation come later
+and on whole batches.
 """
 
 from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,140 +17,96 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from hfssl.data import readers
 from hfssl.data.builtin import BUILTIN_IMAGES, builtin_images
+from hfssl.data.image_sources import from_folder, from_hub, from_parquet, is_parquet
+from hfssl.data.readers import visible_files
 from hfssl.data.sources import load_hub_dataset, resolve
-from hfssl.errors import InputError
+from hfssl.errors import InputError, one_line
 
 logger = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-_KEPT_BYTES = 256 * 2**20  # decoded sets up to this size stay in memory
-_SPLITS = {"train": ("train",), "test": ("test", "val", "valid", "validation")}
+MAX_DECODED_BYTES = 256 * 2**20  # up to here all images are decoded once and kept
 
 
 @dataclass
 class ImageArguments:
-    """Which images. Labels are used by evaluation alone, never by pretraining."""
+    """Which images. The size they are brought to is the model's (`model.image_size`)."""
 
     image_path: str = field(
         default="builtin:digits",
-        metadata={"help": "A Hub dataset id; a folder of images; a .parquet with image bytes; builtin:NAME."},
+        metadata={"help": "A Hub dataset id, a folder of images (subfolder = class), parquet, or builtin:NAME."},
     )
     image_config: str | None = field(default=None, metadata={"help": "The configuration of a Hub dataset."})
     image_split: str = field(default="train", metadata={"help": "The split to train on."})
     image_column: str | None = field(default=None, metadata={"help": "The column with the images; found if not given."})
     label_column: str | None = field(default=None, metadata={"help": "The column with the labels; found if not given."})
-    skip_corrupt_images: bool = field(default=False, metadata={"help": "Leave out images that cannot be decoded."})
+    skip_corrupt_images: bool = field(
+        default=False, metadata={"help": "Count damaged images and go on, instead of stopping at the first."}
+    )
 
 
 class ImageDataset(Dataset):
-    """Images by index: {"image": uint8 (3, H, W), "label": int (absent without labels), "index": int}.
+    """Images with or without labels. ``ds[i]`` is ``{"image": uint8 (3, H, W), "label": int, "index": i}``.
+
+    ``"label"`` is absent if there are no labels. Images are either decoded once and kept, or decoded when asked for;
+    both kinds can be pickled for the workers of a DataLoader.
 
     Attributes:
         labels: int64 (N,), or None.
-        class_names: names of the labels, empty without labels.
-        source: one line that says where they come from.
+        class_names: names in the order of the labels, or None.
+        source: one line that says where the images come from.
     """
 
     def __init__(
         self,
-        read: Callable[[int], torch.Tensor],
-        size: int,
-        source: str,
-        labels: np.ndarray | None = None,
-        class_names: Sequence[str] = (),
+        images: Any,
+        labels: Sequence[int] | np.ndarray | None = None,
+        class_names: list[str] | None = None,
+        source: str = "memory",
     ):
-        self._read, self._size = read, size
-        self.source, self.labels, self.class_names = source, labels, list(class_names)
+        """``images`` is a uint8 tensor (N, 3, H, W), a list of (3, H, W), or anything else with items and a length."""
+        self.labels = None if labels is None else np.asarray(labels, dtype=np.int64)
+        if self.labels is not None and len(self.labels) != len(images):
+            raise ValueError(f"{len(images)} images but {len(self.labels)} labels")
+        self.class_names = class_names
+        self.source = source
+        self._images = images
+        self._rows = np.arange(len(images))  # of `images`; the labels are already in this order
 
     def __len__(self) -> int:
-        return self._size
+        return len(self._rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        if not 0 <= index < self._size:
-            raise IndexError(index)
-        item = {"image": self._read(int(index)), "index": int(index)}
+        index = range(len(self))[index]  # an IndexError past the end, and negative ones count from there
+        item: dict[str, Any] = {"image": self._images[int(self._rows[index])], "index": index}
         if self.labels is not None:
             item["label"] = int(self.labels[index])
         return item
 
-    def subset(self, indices: Sequence[int]) -> ImageDataset:
-        """The images at `indices`, numbered anew from 0."""
-        indices = np.asarray(indices)
-        labels = None if self.labels is None else self.labels[indices]
-        return ImageDataset(_Picked(self._read, indices), len(indices), self.source, labels, self.class_names)
+    def subset(self, indices: Sequence[int] | np.ndarray) -> ImageDataset:
+        """Some of the images in the order given, sharing the pixels; their ``"index"`` counts from 0 again."""
+        indices = np.asarray(indices, dtype=np.int64)
+        part = ImageDataset(self._images, None, self.class_names, self.source)
+        part._rows = self._rows[indices]
+        part.labels = None if self.labels is None else self.labels[indices]
+        return part
 
+    def stack(self) -> torch.Tensor:
+        """All images as one uint8 tensor (N, 3, H, W).
 
-class _Picked:
-    """Reads through a list of indices; a class and not a closure, so that DataLoader workers can take it along."""
+        Raises:
+            InputError: they differ in size.
+        """
+        images = [self[i]["image"] for i in range(len(self))]
+        sizes = sorted({tuple(image.shape[1:]) for image in images})
+        if len(sizes) > 1:
+            raise InputError(
+                f"the images of {self.source} differ in size ({sizes[0]} ... {sizes[-1]}): resize them first"
+            )
+        return torch.stack(images)
 
-    def __init__(self, read: Callable[[int], torch.Tensor], indices: np.ndarray):
-        self.read, self.indices = read, indices
-
-    def __call__(self, index: int) -> torch.Tensor:
-        return self.read(int(self.indices[index]))
-
-
-class _Kept:
-    def __init__(self, images: Sequence[torch.Tensor]):
-        self.images = images
-
-    def __call__(self, index: int) -> torch.Tensor:
-        return self.images[index]
-
-
-class _Decoder:
-    """Decodes record `index` of a list of files or byte strings."""
-
-    def __init__(self, records: Sequence[Any], names: Callable[[int], str] | Sequence[str]):
-        self.records, self.names = records, names
-
-    def __call__(self, index: int) -> torch.Tensor:
-        return decode(self.records[index], self.names[index])
-
-
-def from_arrays(images: np.ndarray, labels: np.ndarray | None, class_names: Sequence[str], source: str) -> ImageDataset:
-    """A dataset of decoded images, uint8 (N, 3, H, W)."""
-    return ImageDataset(_Kept(torch.from_numpy(np.ascontiguousarray(images))), len(images), source, labels, class_names)
-
-
-_converted_modes: set[str] = set()
-
-
-def decode(record: Any, name: str) -> torch.Tensor:
-    """A file's path, its bytes, a {"bytes", "path"} mapping or a PIL image, as uint8 (3, H, W).
-
-    Grey, palette, transparent, CMYK and 16-bit images become RGB (said once each); the EXIF orientation is applied.
-
-    Raises:
-        InputError: it cannot be decoded; names the image.
-    """
-    from PIL import Image, ImageOps
-
-    if isinstance(record, dict):
-        record = record["bytes"] if record.get("bytes") is not None else record.get("path")
-    try:
-        if isinstance(record, Image.Image):
-            image = record
-        else:
-            image = Image.open(io.BytesIO(record) if isinstance(record, bytes) else record)
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I"):  # 16 bits a pixel, which PIL's own conversion clips at 255
-            image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
-            _say_converted("16-bit")
-        if image.mode != "RGB":
-            _say_converted(image.mode)
-            image = image.convert("RGB")
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
-    except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
-        raise InputError(f"{name} cannot be decoded as an image ({error}); --skip_corrupt_images leaves it out") from None
-
-
-def _say_converted(mode: str) -> None:
-    if mode not in _converted_modes:
-        _converted_modes.add(mode)
-        logger.warning("Images of mode %s are converted to RGB", mode)
+    def __repr__(self) -> str:
+        return f"ImageDataset({self.source!r}, {len(self):,} images, {len(self.class_names or [])} classes)"
 
 
 def load_images(
@@ -161,159 +118,151 @@ def load_images(
     label_column: str | None = None,
     skip_corrupt: bool = False,
 ) -> ImageDataset:
-    """Opens images.
+    """Opens images from any source.
 
     Args:
-        path: builtin:NAME; a folder (a subfolder is a class; `train/` and `test/` inside it are splits); a .parquet file or a
-            folder of them; or a Hub dataset id.
-        split: of builtin, Hub and split folders.
-        image_column, label_column: of parquet and Hub data; found by their types and names if not given.
-        skip_corrupt: leave out images that cannot be decoded, and say how many; otherwise the first one is an error.
+        path: a Hub dataset id; a folder of images, where a subfolder is a class (or a split that holds classes);
+            parquet, a file or a folder of files that carry the split in their names; an image file; ``builtin:NAME``.
+        split: of the source. A parquet file or a folder without splits is all "train": name another for other images.
+        config: of a Hub dataset.
+        image_column, label_column: of parquet or a Hub dataset; found if not given.
+        skip_corrupt: leave damaged images out and log their number instead of stopping at the first.
 
     Raises:
-        InputError: there is no such source, it has no image, or an image is corrupt.
+        InputError: no such source, split or column; no usable image; a damaged image (with its path or row).
     """
     kind, name = resolve(path, BUILTIN_IMAGES)
     if kind == "builtin":
         images, labels, class_names = builtin_images(name, split)
-        return from_arrays(images, labels, class_names, f"{path} ({split})")
+        return ImageDataset(torch.from_numpy(images), labels, class_names, f"builtin:{name} ({split})")
     if kind == "hub":
-        records, labels, class_names = _from_hub(name, config, split, image_column, label_column)
-        names = _Numbered(f"image {{}} of {name}")
-    elif (tables := _parquet_files(Path(name))) is not None:
-        records, labels, class_names = _from_parquet(tables, image_column, label_column)
-        names = _Numbered(f"row {{}} of {name}")
+        dataset = load_hub_dataset(name, config, split)
+        entries, labels, class_names = from_hub(dataset, name, image_column, label_column)
+        return _decode(entries, labels, class_names, f"{name} (Hub, {split})", skip_corrupt)
+    root = Path(name)
+    if is_parquet(root) or (root.is_dir() and visible_files(root, is_parquet)):
+        entries, labels, class_names = from_parquet(root, split, image_column, label_column)
     else:
-        records, labels, class_names = _from_folder(Path(name), split)
-        names = [str(record) for record in records]
-    return _opened(records, names, labels, class_names, f"{path} ({split})", skip_corrupt)
+        entries, labels, class_names = from_folder(root, split)
+    return _decode(entries, labels, class_names, str(path) if split == "train" else f"{path} ({split})", skip_corrupt)
 
 
-class _Numbered:
-    def __init__(self, template: str):
-        self.template = template
+class _Lazy:
+    """Decodes when asked. For a damaged image the next readable one of the same label stands in, always the same one.
 
-    def __getitem__(self, index: int) -> str:
-        return self.template.format(index)
+    No pass over the data looks for damage beforehand: on a set this large it would read every file once for nothing.
+    Each damaged image is logged when it is met first.
+    """
 
+    def __init__(self, entries: Any, labels: np.ndarray | None, skip_corrupt: bool):
+        self.entries, self.labels, self.skip_corrupt = entries, labels, skip_corrupt
+        self.damaged: set[int] = set()
+        self.modes: set[str] = set()
 
-def _opened(records, names, labels, class_names, source: str, skip_corrupt: bool) -> ImageDataset:
-    """Keeps the decoded images if they are small; looks through all of them if corrupt ones are to be left out."""
-    decoder, count = _Decoder(records, names), len(records)
-    good, images = [], []
-    keep = count > 0 and _estimate(decoder, count) <= _KEPT_BYTES
-    if keep or skip_corrupt:
-        for index in range(count):
-            try:
-                image = decoder(index)
-            except InputError:
-                if not skip_corrupt:
-                    raise
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, i: int) -> torch.Tensor:
+        for step in range(len(self)):
+            j = (i + step) % len(self)
+            if j in self.damaged or (self.labels is not None and self.labels[j] != self.labels[i]):
                 continue
-            good.append(index)
-            if keep:
-                images.append(image)
-        if len(good) < count:
-            logger.warning("%d of %d images of %s cannot be decoded: left out", count - len(good), count, source)
-        if not good:
-            raise InputError(f"{source}: none of the {count} images can be decoded")
-        labels = None if labels is None else labels[good]
-        read = _Kept(images) if keep else _Picked(decoder, np.array(good))
-        return ImageDataset(read, len(good), source, labels, class_names)
-    return ImageDataset(decoder, count, source, labels, class_names)
+            try:
+                pixels, mode = _open_rgb(self.entries, j)
+            except InputError as error:
+                if not self.skip_corrupt:
+                    raise
+                self.damaged.add(j)
+                logger.warning("%s; another image stands in (damaged so far: %s)", error, len(self.damaged))
+                continue
+            if mode != "RGB" and mode not in self.modes:
+                self.modes.add(mode)
+                logger.info("Some images are of mode %s: converted to RGB", mode)
+            return torch.from_numpy(pixels)
+        raise InputError(f"no readable image that could stand in for {self.entries.name(i)}")
 
 
-def _estimate(decoder: _Decoder, count: int) -> float:
-    """Bytes of the decoded set, from a few images spread over it."""
-    sizes = []
-    for index in np.linspace(0, count - 1, min(count, 8)).astype(int):
+def _decode(entries, labels, class_names, source: str, skip_corrupt: bool) -> ImageDataset:
+    """Decodes everything if it is small, else leaves it to `_Lazy`."""
+    labels = None if labels is None else np.asarray(labels, dtype=np.int64)
+    if not len(entries):
+        raise InputError(f"{source} holds no image")
+    if _decoded_bytes(entries) > MAX_DECODED_BYTES:
+        return ImageDataset(_Lazy(entries, labels, skip_corrupt), labels, class_names, source)
+    from tqdm.auto import tqdm
+
+    images, kept, modes, first_error = [], [], {}, None
+    hide = None if len(entries) >= 5000 else True  # None hides the bar where there is no terminal
+    for i in tqdm(range(len(entries)), desc=f"Decoding {source}", unit=" images", disable=hide):
         try:
-            sizes.append(decoder(index).numel())
-        except InputError:
+            pixels, mode = _open_rgb(entries, i)
+        except InputError as error:
+            if not skip_corrupt:
+                raise
+            first_error = first_error or error
             continue
-    return count * float(np.mean(sizes)) if sizes else 0.0
+        modes[mode] = modes.get(mode, 0) + 1
+        images.append(torch.from_numpy(pixels))
+        kept.append(i)
+    if not images:
+        raise InputError(f"every image of {source} is damaged; the first: {first_error}")
+    if first_error is not None:
+        logger.warning(
+            "%s of %s images left out: damaged; the first: %s", len(entries) - len(kept), len(entries), first_error
+        )
+    if other := {mode: count for mode, count in modes.items() if mode != "RGB"}:
+        counts = ", ".join(f"{count} of mode {mode}" for mode, count in sorted(other.items()))
+        logger.info("Converted to RGB: %s (of %s images)", counts, len(images))
+    if len({image.shape for image in images}) == 1:
+        images = torch.stack(images)
+    return ImageDataset(images, None if labels is None else labels[kept], class_names, source)
 
 
-def _from_folder(folder: Path, split: str):
-    if folder.is_file():
-        if folder.suffix.lower() not in IMAGE_SUFFIXES:
-            raise InputError(f"{folder} is no image; usable are {', '.join(IMAGE_SUFFIXES)}, .parquet, or a folder")
-        return [folder], None, []
-    for name in _SPLITS.get(split, (split,)):
-        if (folder / name).is_dir():
-            folder = folder / name
-            break
-    files = readers.visible_files(folder, lambda path: path.suffix.lower() in IMAGE_SUFFIXES)
-    if not files:
-        raise InputError(f"{folder} holds no usable file; usable are {', '.join(IMAGE_SUFFIXES)} and .parquet")
-    classes = [path.relative_to(folder).parts[0] if path.parent != folder else "" for path in files]
-    class_names = sorted(set(classes))
-    if class_names == [""] or "" in class_names:  # files beside the subfolders belong to no class
-        return files, None, []
-    return files, np.array([class_names.index(name) for name in classes], np.int64), class_names
+def _decoded_bytes(entries) -> int:
+    """An estimate from the headers of up to 64 images spread over the whole set."""
+    from PIL import Image
+
+    sizes = []
+    for i in np.linspace(0, len(entries) - 1, min(64, len(entries))).astype(int):
+        try:
+            value = entries[int(i)]
+            with Image.open(io.BytesIO(value) if isinstance(value, bytes) else value) as image:
+                sizes.append(image.width * image.height * 3)
+        except Exception:
+            continue  # a damaged image is dealt with where it is decoded
+    return int(np.mean(sizes) * len(entries)) if sizes else 0
 
 
-def _parquet_files(path: Path) -> list[Path] | None:
-    if path.is_file():
-        return [path] if path.suffix.lower() == ".parquet" else None
-    return readers.visible_files(path, lambda file: file.suffix.lower() == ".parquet") or None
+def _open_rgb(entries, i: int) -> tuple[np.ndarray, str]:
+    """Decodes one image.
 
+    Returns:
+        uint8 (3, H, W), turned as its EXIF says, and the mode it was stored in.
 
-def _from_parquet(files: list[Path], image_column: str | None, label_column: str | None):
-    import pyarrow as pa
+    Raises:
+        InputError: it cannot be decoded.
+    """
+    from PIL import Image, ImageOps
 
-    tables = [readers.open_parquet(path).read() for path in files]
-    table = pa.concat_tables(tables)
-    image_column = _choose(table.column_names, image_column, "image", files[0]) or _first_binary(table, files[0])
-    label_column = _choose(table.column_names, label_column, "label", files[0])
-    records = table.column(image_column).to_pylist()
-    if not records:
-        raise InputError(f"{files[0]} has no rows")
-    if not isinstance(records[0], (bytes, dict)):
-        raise InputError(f"column {image_column!r} of {files[0]} holds no image bytes; columns: {', '.join(table.column_names)}")
-    labels, class_names = _encode_labels(table.column(label_column).to_pylist() if label_column else None)
-    return records, labels, class_names
-
-
-def _choose(columns: Sequence[str], asked: str | None, default: str, where) -> str | None:
-    if asked is not None and asked not in columns:
-        raise InputError(f"{where} has no column {asked!r}; its columns are {', '.join(columns)}")
-    return asked or next((name for name in (default, "img", "fine_label", "labels") if name in columns
-                          and (default == "label") == ("label" in name)), None)  # fmt: skip
-
-
-def _first_binary(table, where: Path) -> str:
-    import pyarrow as pa
-
-    for item in table.schema:
-        kind = item.type
-        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-            return item.name
-        if pa.types.is_struct(kind) and any(kind.field(i).name == "bytes" for i in range(kind.num_fields)):
-            return item.name
-    raise InputError(f"{where} has no column with image bytes; its columns are {', '.join(table.column_names)}")
-
-
-def _encode_labels(values: list | None) -> tuple[np.ndarray | None, list[str]]:
-    if values is None or any(value is None for value in values):
-        return None, []
-    if all(isinstance(value, int) for value in values):
-        return np.array(values, np.int64), [str(number) for number in range(max(values) + 1)]
-    class_names = sorted({str(value) for value in values})
-    order = {name: number for number, name in enumerate(class_names)}
-    return np.array([order[str(value)] for value in values], np.int64), class_names
-
-
-def _from_hub(name: str, config: str | None, split: str, image_column: str | None, label_column: str | None):
-    import datasets
-
-    dataset = load_hub_dataset(name, config, split)
-    found = [key for key, kind in dataset.features.items() if isinstance(kind, datasets.Image)]
-    image_column = _choose(dataset.column_names, image_column, "image", name) or next(iter(found), None)
-    if image_column is None:
-        raise InputError(f"the Hub dataset {name!r} has no image column; its columns are {', '.join(dataset.column_names)}")
-    label_column = _choose(dataset.column_names, label_column, "label", name)
-    labels, class_names = _encode_labels(list(dataset[label_column]) if label_column else None)
-    if label_column and isinstance(dataset.features[label_column], datasets.ClassLabel):
-        class_names = dataset.features[label_column].names
-    return dataset.cast_column(image_column, datasets.Image(decode=False))[image_column], labels, class_names
+    try:
+        value = entries[i]
+        if value is None:
+            raise ValueError("it is null")
+        with Image.open(io.BytesIO(value) if isinstance(value, bytes) else value) as stored:
+            mode = stored.mode
+            image = ImageOps.exif_transpose(stored)
+            if mode.startswith("I"):  # 16 bits a pixel; PIL's own conversion would cut off instead of scaling
+                grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+                image = Image.fromarray(grey)
+            elif mode == "F":
+                raise ValueError("floating-point pixels have no range of their own: save it with 8 or 16 bits")
+            elif mode == "P" and "transparency" in image.info:
+                image = image.convert("RGBA")
+            pixels = np.asarray(image.convert("RGB"))  # (H, W, 3)
+    except Exception as error:  # PIL raises OSError, ValueError, SyntaxError, struct.error, ... depending on the format
+        reason = one_line(error).replace(str(entries.name(i)), "it")
+        reason = "not an image of a known format" if "cannot identify" in reason else reason
+        raise InputError(
+            f"cannot read the image {entries.name(i)}: {reason} (--skip_corrupt_images leaves damaged images out)"
+        ) from error
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)), mode

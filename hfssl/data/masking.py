@@ -97,6 +97,13 @@ class MaskingCollator:
         draws = [uniform(self.seed, epochs, indices, input_ids.shape[1], stream) for stream in range(3)]
         maskable = ~np.isin(input_ids, self.special_ids)
         corrupted, labels = mask_tokens(
-            input_ids, maskable, draws, self.mask_token_id, self.vocab_size, self.probability, self.scheme, self.special_ids
+            input_ids,
+            maskable,
+            draws,
+            self.mask_token_id,
+            self.vocab_size,
+            self.probability,
+            self.scheme,
+            self.special_ids,
         )
         return {"input_ids": torch.from_numpy(corrupted), "labels": torch.from_numpy(labels)}

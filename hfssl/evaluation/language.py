@@ -73,7 +73,9 @@ def byte_entropy(text: bytes) -> float:
     return float(-(shares * np.log2(shares)).sum())
 
 
-def most_frequent_accuracy(dataset: Dataset, collator, train: np.ndarray, specials=(), limit: int | None = None) -> float:
+def most_frequent_accuracy(
+    dataset: Dataset, collator, train: np.ndarray, specials=(), limit: int | None = None
+) -> float:
     """How many masked tokens are right if the training text's most frequent token is always the answer."""
     counts = np.bincount(train)
     counts[[token for token in specials if token < len(counts)]] = 0

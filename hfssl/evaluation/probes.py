@@ -38,7 +38,7 @@ class ProbeRow:
 
     Attributes:
         encoder, test: whose features, and on which test images.
-        protocol: "kNN (k = ...)" or "linear".
+        protocol: "kNN (k=...)" or "linear".
         labels: "all", or how many a class.
         accuracy, spread: mean and standard deviation over the seeds (0 for one seed), as fractions.
         low, high: 95 % bootstrap interval of the accuracy over the test images.
@@ -130,7 +130,7 @@ def _probe_features(
     for seed in range(seeds):
         chosen = np.arange(len(bank)) if labels == "all" else select_labels(bank_labels, int(labels), seed)
         features, targets = bank[chosen], torch.from_numpy(bank_labels[chosen])
-        for protocol in (f"kNN (k = {k})", "linear"):
+        for protocol in (f"kNN (k={k})", "linear"):
             if protocol == "linear":
                 predicted, _ = linear_predict(together, features, targets, num_classes, seed)
             elif labels == "all" and seed:
@@ -162,23 +162,31 @@ def bootstrap_interval(scores: np.ndarray, resamples: int = BOOTSTRAP, seed: int
 
 
 def probe_table(rows: Sequence[ProbeRow], title: str = "Frozen features"):
-    """The rows as a table of rich, in percent."""
+    """The rows as a table of rich, in percent, one column an encoder."""
     from rich.table import Table
 
-    table = Table(title=title, caption="accuracy in %, mean and standard deviation over seeds, 95 % bootstrap interval")
-    for heading in ("test images", "labels", "protocol", "encoder"):
+    caption = f"Accuracy in %, mean ± standard deviation over seeds (up to {max(row.seeds for row in rows)}), "
+    table = Table(title=title, caption=caption + f"95 % bootstrap interval over {rows[0].n:,} test images")
+    encoders = list(dict.fromkeys(row.encoder for row in rows))
+    for heading in ("test images", "labels", "protocol"):
         table.add_column(heading)
-    for heading in ("accuracy", "sd", "interval", "n"):
-        table.add_column(heading, justify="right")
-    keys = list(dict.fromkeys((row.test, row.labels, row.protocol) for row in rows))
-    for key in sorted(keys, key=lambda key: [row.test for row in rows].index(key[0])):
-        same = [row for row in rows if (row.test, row.labels, row.protocol) == key]
-        for row in same:
-            interval = f"{100 * row.low:.1f} to {100 * row.high:.1f}"
-            numbers = (f"{100 * row.accuracy:.1f}", f"{100 * row.spread:.1f}", interval, f"{row.n:,}")
-            table.add_row(*(key if row is same[0] else ("", "", "")), row.encoder, *numbers)
-        table.add_section()
+    for encoder in encoders:
+        table.add_column(encoder, justify="right")
+    tests = list(dict.fromkeys(row.test for row in rows))
+    keys = sorted(dict.fromkeys((row.test, row.labels, row.protocol) for row in rows), key=lambda k: tests.index(k[0]))
+    cells = {(row.test, row.labels, row.protocol, row.encoder): row for row in rows}
+    for before, key in zip([None, *keys], keys, strict=False):
+        if before and before[0] != key[0]:
+            table.add_section()
+        shown = [cells.get((*key, encoder)) for encoder in encoders]
+        names = ("" if before and before[0] == key[0] else key[0], *key[1:])
+        table.add_row(*names, *("" if row is None else _cell(row) for row in shown))
     return table
+
+
+def _cell(row: ProbeRow) -> str:
+    accuracy = f"{100 * row.accuracy:.1f}" + (f" ± {100 * row.spread:.1f}" if row.seeds > 1 else "")
+    return f"{accuracy}\n{100 * row.low:.1f}–{100 * row.high:.1f}"
 
 
 @dataclass
@@ -236,13 +244,27 @@ def run_probe(args: ProbeArguments) -> list[ProbeRow]:
     return rows
 
 
-def distorted_copy(images, seed: int = 0):
-    """An `ImageDataset` of shifted and rotated copies: what a representation should not mind and raw pixels do."""
-    from hfssl.data.builtin import shift_and_rotate
-    from hfssl.data.images import ImageDataset
+class _Decoded:
+    """Labelled images in memory, with the interface of `ImageDataset` that probes use."""
 
-    moved = torch.from_numpy(shift_and_rotate(images.stack().numpy(), seed))
-    return ImageDataset(moved, images.labels, images.class_names, f"{images.source}, shifted and rotated")
+    def __init__(self, images: torch.Tensor, like, source: str):
+        self.images, self.source = images, source
+        self.labels, self.class_names = like.labels, like.class_names
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict:
+        return {"image": self.images[index], "label": int(self.labels[index]), "index": index}
+
+
+def distorted_copy(images, seed: int = 0):
+    """Shifted and rotated copies of images of one size: what a representation should not mind and raw pixels do."""
+    from hfssl.data.builtin import shift_and_rotate
+
+    pixels = torch.stack([images[i]["image"] for i in range(len(images))])
+    moved = torch.from_numpy(shift_and_rotate(pixels.numpy(), seed))
+    return _Decoded(moved, images, f"{images.source}, shifted and rotated")
 
 
 def write_rows(path: str | Path, rows: Sequence[ProbeRow], encoder: Encoder, args: ProbeArguments) -> None:

@@ -11,7 +11,6 @@ import logging
 import runpy
 import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +21,9 @@ from hfssl.training.run import RUN
 
 logger = logging.getLogger(__name__)
 
-PROMPTS = ("The function returns", "A class is", "If the file does not exist,")
 MODELS = ("gpt", "bert", "simclr")
 SCORES = "scores.json"
 VOCABULARY = 4096
-BERT_BLOCKS = 512  # scored for the masked accuracy
-
-
-@dataclass
-class Row:
-    """One line of the demo's table: a figure, ours, and its anchors."""
-
-    figure: str
-    ours: str
-    anchors: str
 
 
 def run_demo(out: str = "demo") -> None:
@@ -60,9 +48,10 @@ def run_demo(out: str = "demo") -> None:
     except KeyboardInterrupt:
         logger.warning("Stopped. What was finished is in %s; `hfssl demo --out %s` goes on from there.", folder, folder)
         raise SystemExit(130) from None
+    features_and_labels = scores.pop("map")
     scores["seconds"] = round(time.perf_counter() - began)
     _write_cards(folder, scores)
-    _write_report(folder, scores)
+    _write_report(folder, scores, *features_and_labels)
     (folder / SCORES).write_text(json.dumps(scores, indent=1))
     _show(scores, folder)
 
@@ -111,13 +100,17 @@ def _train(folder: Path, name: str, number: int) -> None:
 def _write_cards(folder: Path, scores: dict[str, Any]) -> None:
     for name in MODELS:
         figures = [
-            (f"{row['figure']} (anchors: {row['anchors']})", row["ours"]) for row in scores["rows"] if row["model"] == name
+            (f"{row['figure']} (anchors: {row['anchors']})", row["ours"])
+            for row in scores["rows"]
+            if row["model"] == name
         ]
         run = json.loads((folder / name / RUN).read_text())
-        write_model_card(folder / name, run, figures, notes=["Trained for minutes on a few megabytes: a demonstration."])
+        write_model_card(
+            folder / name, run, figures, notes=["Trained for minutes on a few megabytes: a demonstration."]
+        )
 
 
-def _write_report(folder: Path, scores: dict[str, Any]) -> None:
+def _write_report(folder: Path, scores: dict[str, Any], features, labels) -> None:
     from hfssl.evaluation.report import Page, embedding_map, loss_curves
 
     page = Page(
@@ -135,13 +128,16 @@ def _write_report(folder: Path, scores: dict[str, Any]) -> None:
     )
     page.heading("Loss while training")
     curves = {
-        name.upper(): [(e["step"], e["loss"]) for e in json.loads((folder / name / "log_history.json").read_text()) if "loss" in e]
+        name.upper(): [
+            (entry["step"], entry["loss"])
+            for entry in json.loads((folder / name / "log_history.json").read_text())
+            if "loss" in entry
+        ]
         for name in MODELS
     }
     anchors = {name.upper(): tuple(value) for name, value in scores["loss_anchors"].items()}
     page.figure(loss_curves(curves, anchors), "Training loss; the dashed lines are the anchors")
     page.heading("The digits as the SimCLR encoder sees them")
-    features, labels = scores.pop("map")
     page.figure(
         embedding_map(features, labels, [str(digit) for digit in range(10)]),
         "Test digits, t-SNE of the embeddings; the colours are the labels, which training never saw",

@@ -18,7 +18,10 @@ from hfssl.data.builtin import builtin_texts
 from hfssl.data.corpus import CausalCollator, CorpusArguments, load_text_data
 from hfssl.data.masking import MaskingCollator
 from hfssl.data.sources import TextArguments
+from hfssl.data.images import load_images
+from hfssl.evaluation.features import extract_features, load_encoder
 from hfssl.evaluation.language import byte_entropy, most_frequent_accuracy, score_language, unigram_loss
+from hfssl.evaluation.probes import distorted_copy, probe
 from hfssl.generation import continue_text
 
 PROMPTS = ("The function returns", "A class is", "If the file does not exist,")
@@ -107,6 +110,23 @@ def _bert_row(model, folder: Path, anchors: dict) -> dict[str, str]:
         "ours": f"{score.accuracy:.3f}",
         "anchors": f"most frequent token {frequent:.3f}",
     }
+
+
+def _vision(folder: Path):
+    """The probe's rows, the test digits' features and labels for the map, and the encoder."""
+    encoder = load_encoder(str(folder / "simclr"))
+    train, test = load_images("builtin:digits", split="train"), load_images("builtin:digits", split="test")
+    tests = {"plain": test, "shifted and rotated": distorted_copy(test)}
+    found = {}
+    for row in probe(encoder, train, tests, seeds=3):
+        found.setdefault((row.test, row.labels, row.protocol), []).append(row)
+    rows = []
+    for (images, labels, protocol), (ours, *anchors) in found.items():
+        beside = ", ".join(f"{anchor.encoder} {anchor.accuracy:.3f}" for anchor in anchors)
+        figure = f"{protocol}, {labels} labels, {images} digits"
+        rows.append({"model": "simclr", "figure": figure, "ours": f"{ours.accuracy:.3f}", "anchors": beside})
+    features = extract_features(encoder, test)
+    return rows, np.asarray(features), np.asarray(test.labels), encoder.module
 
 
 def _simclr_anchor(folder: Path) -> tuple[float, str]:

@@ -12,12 +12,13 @@ import torch.distributed as dist
 import transformers.trainer
 from accelerate import skip_first_batches as accelerate_skip_first_batches
 from transformers import BertForMaskedLM, Trainer
-from transformers.trainer_callback import ExportableState
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import ExportableState, TrainerState
 
 from hfssl.data.sampling import OrderedBatches, OrderedDataLoader, single_threaded_worker
 from hfssl.errors import InputError
 from hfssl.training.callbacks import StopOnSignal
-from hfssl.training.checkpoint import newest, publish, rotate
+from hfssl.training.checkpoint import newest, publish, rotate, step_of
 
 
 def _skip_first_batches(dataloader, num_batches: int = 0):
@@ -67,6 +68,18 @@ class PretrainingTrainer(Trainer):
             prefetch_factor=args.dataloader_prefetch_factor if workers else None,
             worker_init_fn=single_threaded_worker if workers else None,
         )
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs):
+        """As transformers', but a checkpoint of the last step is only loaded: Trainer 5.23 would train one step more."""
+        if resume_from_checkpoint and step_of(resume_from_checkpoint) >= self.planned_steps():
+            self._load_from_checkpoint(resume_from_checkpoint)
+            self.state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / TRAINER_STATE_NAME))
+            return None
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def planned_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.set_initial_training_values(self.args, self.get_train_dataloader())[-1]
 
     @property
     def seconds(self) -> float:
@@ -142,7 +155,7 @@ class PretrainingTrainer(Trainer):
             for callback in [*self.callback_handler.callbacks, self.control]:
                 if isinstance(callback, ExportableState):
                     self.state.stateful_callbacks[type(callback).__name__] = callback.state()
-            self.state.save_to_json(str(staging / transformers.trainer.TRAINER_STATE_NAME))
+            self.state.save_to_json(str(staging / TRAINER_STATE_NAME))
 
     def _main_process_does(self, action) -> None:
         """Runs `action` in the process that saves, between two barriers."""

@@ -122,7 +122,25 @@ def test_another_run_in_the_folder(tmp_path):
     with pytest.raises(InputError, match=r"holds another run \(arguments.learning_rate: 0.01, now 0.02\); --resume"):
         run(trainer_for(tmp_path / "out", learning_rate=2e-2))
     with pytest.raises(InputError, match=r"model.n_embd"):
-        run(trainer_for(tmp_path / "out", GPT2LMHeadModel(GPT2Config(vocab_size=24, n_embd=8, n_layer=1, n_head=1))))
+        run(
+            trainer_for(
+                tmp_path / "out",
+                GPT2LMHeadModel(
+                    GPT2Config(
+                        vocab_size=24,
+                        n_embd=8,
+                        n_layer=2,
+                        n_head=2,
+                        n_positions=16,
+                        resid_pdrop=0.0,
+                        embd_pdrop=0.0,
+                        attn_pdrop=0.0,
+                        bos_token_id=0,
+                        eos_token_id=0,
+                    )
+                ),
+            )
+        )
     longer = trainer_for(tmp_path / "out", max_steps=14, resume=True)
     run(longer)
     assert longer.state.global_step == 14 and [step for step, *_ in losses(tmp_path / "out")] == list(range(1, 15))
@@ -197,11 +215,11 @@ def test_accumulation_leaves_loss_and_gradient_as_they_are(tmp_path, kind):
         if kind == "gpt":
             model, collator = tiny_gpt().double(), CausalCollator()
         else:
-            model, collator = BertForMaskedLM(BertConfig(24, 16, 2, 2, 32, hidden_dropout_prob=0.0)).double(), Blanks()
-            model.config.attention_probs_dropout_prob = 0.0
-            model.eval()
-            for layer in model.bert.encoder.layer:
-                layer.attention.self.dropout.p = 0.0
+            config = BertConfig(
+                vocab_size=24, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+                hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+            )  # fmt: skip
+            model, collator = BertForMaskedLM(config).double(), Blanks()
         trainer = trainer_for(
             tmp_path / f"{kind}{parts}", model, max_steps=1, per_device_train_batch_size=16 // parts,
             gradient_accumulation_steps=parts, max_grad_norm=1e9,
