@@ -1,7 +1,7 @@
 """Configuration: dataclasses with help, YAML that holds values only, the command line over YAML.
 
-A YAML file holds flat keys, the fields of the program's dataclasses, and one mapping `model:`, the fields of the model's
-config class. Anything else is refused with the nearest valid key.
+A YAML file holds flat keys, the fields of the program's dataclasses, and one mapping `model:`, the fields of the
+model's config class. Anything else is refused with the nearest valid key.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def parse_config(
 
     Args:
         dataclass_types: the argument dataclasses; a field must not occur in two of them.
-        model: the model's config class, or a mapping from the values of `model.architecture` to config classes, the first
-            of which is the default. `--model.FIELD VALUE` on the command line wins over the file.
+        model: the model's config class, or a mapping from the values of `model.architecture` to config classes, the
+            first of which is the default. `--model.FIELD VALUE` on the command line wins over the file.
         fixed: model fields that the program sets itself, each with what to use instead.
         argv: the arguments, by default those of the process.
 
@@ -139,7 +139,8 @@ def _parser(dataclass_types: Sequence[type]) -> HfArgumentParser:
         dataclass_types,
         description=getattr(program, "__doc__", None),
         allow_abbrev=False,
-        epilog="--config FILE.yaml reads the same keys from a file; the command line wins. --model.FIELD sets the model.",
+        epilog="--config FILE.yaml reads the same keys from a file; the command line wins. --model.FIELD sets the
+        model.",
     )
 
     def refuse(message: str):

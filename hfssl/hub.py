@@ -38,7 +38,8 @@ def loading_code(folder: str | Path) -> str:
     return (
         "from transformers import AutoModel, AutoModelForImageClassification\n"
         f'model = AutoModel.from_pretrained("{Path(folder).name}", trust_remote_code=True)  # the encoder\n'
-        f'# AutoModelForImageClassification.from_pretrained("{Path(folder).name}", num_labels=10, trust_remote_code=True)'
+        f'# AutoModelForImageClassification.from_pretrained("{Path(folder).name}", num_labels=10,
+        trust_remote_code=True)'
     )
 
 

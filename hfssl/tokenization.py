@@ -6,6 +6,7 @@ without loss: no character is unknown.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -20,6 +21,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoTokenizer, GPT2TokenizerFast, PreTrainedTokenizerFast
 
 from hfssl.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 END_OF_TEXT = "<|endoftext|>"
 BERT_TOKENS = {
@@ -102,6 +105,9 @@ def train_bpe(
         show_progress=show_progress,
     )
     tokenizer.train_from_iterator(_pieces(_at_least_one(texts)), trainer)
+    if tokenizer.get_vocab_size() < vocab_size:
+        found = tokenizer.get_vocab_size()
+        logger.warning("The text yields only %s entries of %s: no more pairs occur often enough", found, vocab_size)
     tokenizer.post_processor = _template(tokenizer, style)
     names = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), END_OF_TEXT)
     return PreTrainedTokenizerFast(

@@ -1,10 +1,12 @@
-"""BERT: blank language modelling (Devlin et al. 2019), without next-sentence prediction as in RoBERTa (Liu et al. 2019).
+"""BERT: blank language modelling (Devlin et al. 2019), without next-sentence prediction as in RoBERTa (Liu et al.
+2019).
 
     accelerate launch recipes/pretrain_bert.py --config recipes/bert_small.yaml
 
-15 % of the tokens are predicted; of these 80 % are replaced by [MASK], 10 % by a random token, 10 % stay. The lecture's pure
-blank is `--mask_scheme 1 0 0`. The masks are drawn anew in each epoch. The model is a stock BertForMaskedLM and loads with
-AutoModelForMaskedLM. Without --tokenizer a BERT-style BPE of --vocab_size entries is trained on the text first.
+15 % of the tokens are predicted; of these 80 % are replaced by [MASK], 10 % by a random token, 10 % stay. The
+lecture's pure
+blank is `--mask_scheme 1 0 0`. The masks are drawn anew in each epoch. The model is a stock BertForMaskedLM and loads
+with AutoModelForMaskedLM. Without --tokenizer a BERT-style BPE of --vocab_size entries is trained on the text first.
 Expected: see the table in recipes/README.md, which names the hardware, the time and the loss of each YAML.
 """
 

@@ -2,8 +2,10 @@
 
     accelerate launch recipes/pretrain_gpt.py --config recipes/gpt_small.yaml
 
-The model is a stock GPT2LMHeadModel, or by `model.architecture: llama` a modern block (RoPE, RMSNorm, SwiGLU); what is saved
-loads with AutoModelForCausalLM. Without --tokenizer a byte-level BPE of --vocab_size entries is trained on the text first.
+The model is a stock GPT2LMHeadModel, or by `model.architecture: llama` a modern block (RoPE, RMSNorm, SwiGLU); what
+is saved
+loads with AutoModelForCausalLM. Without --tokenizer a byte-level BPE of --vocab_size entries is trained on the text
+first.
 Expected: see the table in recipes/README.md, which names the hardware, the time and the loss of each YAML.
 """
 

@@ -120,11 +120,16 @@ def _docstrings(node: ast.AST) -> Iterator[str]:
 
 
 _CODE_LINE = re.compile(
-    r"""^\s*(?:>>>|\.\.\.|\$\s|[#%@]|-{3,}|={3,}|\*{3,}|~{3,}|\^{3,}|\|)   # a prompt, a comment, a rule, a table
-      | ^\s*(?:def|class|import|from|return|raise|print|assert|elif|else:|try:|except|finally:|with)\b[^.]*[:()=]\s*
-      | ^\s*[\w.]+\s*(?:\[[^\]]*\]\s*)?(?:[-+*/|&]|::)?=\s*\S          # an assignment, a grammar rule
-      | ^\s*[\w.]+\([^)]*\)\s*(?:->.*)?$                               # a call or signature by itself
-    """,
+    r"""\s*(?:
+        >>>|\.\.\.|\$\s|[#%@|]|-{3}|={3}|\*{3}|~{3}|\^{3}                 # a prompt, comment, decorator, rule or table
+      | (?:def|class)\s+\w+\s*[(:]
+      | (?:from\s+[\w.]+\s+)?import\s+[\w.]+(?:\s*,\s*\w+)*\s*$
+      | (?:else|try|finally):
+      | (?:if|elif|for|while|with|except)\b[^:]*[()=\[][^:]*:\s*$
+      | (?:print|assert|raise\s+\w+|return\s+[\w.]+)\(
+      | [\w.]+\s*(?:\[[^\]]*\]\s*)?(?:[-+*/|&]|::)?=\s*\S                 # an assignment, a rule of a grammar
+      | [\w.]+\([^)]*\)\s*(?:->.*)?$                                      # a call or signature by itself
+    )""",
     re.VERBOSE,
 )
 

@@ -1,7 +1,7 @@
 """Blank language modelling (BERT, Devlin et al. 2019, section 3.1): which tokens are hidden, and by what.
 
-The draws are a hash of (seed, epoch, sample, position). There is no generator whose state could be lost: any worker, process
-or resumed run draws the same mask for the same sample.
+The draws are a hash of (seed, epoch, sample, position). There is no generator whose state could be lost: any worker,
+process or resumed run draws the same mask for the same sample.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class MaskingCollator:
     Args:
         tokenizer: its mask token, its special tokens (never hidden) and its size are used.
         probability: share of the tokens to predict.
-        scheme: of those, how many become the blank, a random token, stay as they are; `BERT_SCHEME` or `LECTURE_SCHEME`.
+        scheme: of those, how many become the blank, a random token, stay as they are; `BERT_SCHEME` or
+            `LECTURE_SCHEME`.
         seed: of the masks; together with each item's "epoch" and "index" it fixes them.
     """
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from hfssl.errors import InputError, nearest
+from hfssl.errors import InputError, nearest, one_line
 
 TEXT_SUFFIXES = (".txt", ".jsonl", ".json", ".parquet")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -183,7 +183,7 @@ def open_parquet(path: Path):
     try:
         return pq.ParquetFile(source)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{str(path)!r} is no parquet file, or a damaged one: {error}") from error
+        raise InputError(f"{str(path)!r} is no parquet file, or a damaged one: {one_line(error)}") from error
 
 
 def _parquet_rows(path: Path, column: str) -> Iterator[str]:
@@ -203,7 +203,7 @@ def _parquet_rows(path: Path, column: str) -> Iterator[str]:
             for value in batch.column(0):
                 yield value.as_py() or ""
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{str(path)!r} is a damaged parquet file: {error}") from error
+        raise InputError(f"{str(path)!r} is a damaged parquet file: {one_line(error)}") from error
 
 
 def content_hash(path: Path) -> str:

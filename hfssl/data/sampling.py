@@ -1,7 +1,7 @@
 """The order of the samples: a seeded permutation by index arithmetic, so that a position in training is only a number.
 
-Nothing is stored and nothing is skipped: the samples of step t follow from (seed, t) alone, on any number of processes. So a
-resumed run finds its place at once, however far it had come.
+Nothing is stored and nothing is skipped: the samples of step t follow from (seed, t) alone, on any number of
+processes. So a resumed run finds its place at once, however far it had come.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def hash_key(*parts: int) -> np.uint64:
 def permute(positions: np.ndarray, size: int, seed: int, epoch: int = 0) -> np.ndarray:
     """Maps positions to samples by a pseudorandom permutation of range(size), chosen by (seed, epoch).
 
-    A Feistel network on the smallest even number of bits that holds `size`; values that fall outside walk on along their
-    cycle until they fall inside (Black and Rogaway 2002), at most three extra rounds on average.
+    A Feistel network on the smallest even number of bits that holds `size`; values that fall outside walk on along
+    their cycle until they fall inside (Black and Rogaway 2002), at most three extra rounds on average.
 
     Args:
         positions: integers in [0, size), any shape.
@@ -63,8 +63,8 @@ def permute(positions: np.ndarray, size: int, seed: int, epoch: int = 0) -> np.n
 class OrderedBatches(Sampler[list[int]]):
     """The batches of one process: batch t of the global order is positions [t * G, (t + 1) * G), G the global batch.
 
-    Training is one endless stream of positions; position p is the p % size-th sample of pass p // size. A key says which
-    sample and which pass: `pass * size + sample`; `EpochIndexed` takes it apart again.
+    Training is one endless stream of positions; position p is the p % size-th sample of pass p // size. A key says
+    which sample and which pass: `pass * size + sample`; `EpochIndexed` takes it apart again.
 
     Args:
         size: number of samples in the dataset.

@@ -11,7 +11,8 @@ from pathlib import Path
 STYLE = """
 :root { color-scheme: light dark; --ink: light-dark(#1b1f24, #e6e8eb); --soft: light-dark(#5b6570, #9aa4af);
   --line: light-dark(#d8dee4, #343b43); --paper: light-dark(#ffffff, #15181c); --card: light-dark(#f6f8fa, #1d2126); }
-body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0 auto; max-width: 60rem;
+body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0 auto; max-width:
+60rem;
   padding: 2rem 1.2rem 4rem; }
 h1 { font-size: 1.7rem; margin: 0 0 .3rem; } h2 { font-size: 1.2rem; margin: 2.4rem 0 .6rem; }
 p.lead { color: var(--soft); margin-top: 0; }
@@ -21,7 +22,8 @@ th, td { text-align: left; padding: .35rem .7rem; border-bottom: 1px solid var(-
 th { color: var(--soft); font-weight: 600; } td.number, th.number { text-align: right; }
 figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; border-radius: 6px; background: #fff; }
 figcaption { color: var(--soft); font-size: .9rem; }
-pre { background: var(--card); padding: .8rem 1rem; border-radius: 6px; white-space: pre-wrap; overflow-wrap: anywhere; }
+pre { background: var(--card); padding: .8rem 1rem; border-radius: 6px; white-space: pre-wrap; overflow-wrap:
+anywhere; }
 """
 
 
@@ -56,7 +58,8 @@ class Page:
 
         body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
         self.parts.append(
-            f'<div class="scroll"><table><thead><tr>{cells("th", header)}</tr></thead><tbody>{body}</tbody></table></div>'
+            f'<div class="scroll"><table><thead><tr>{cells("th",
+            header)}</tr></thead><tbody>{body}</tbody></table></div>'
         )
 
     def figure(self, figure, caption: str) -> None:

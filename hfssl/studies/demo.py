@@ -1,7 +1,7 @@
 """`hfssl demo`: the main job on data that every machine has. Runs the recipes, then shows what was learned.
 
-Every model is trained by the recipe that a user would run, with the YAML files in recipes/demo/. Beside each figure stands
-what needs no training: its anchors.
+Every model is trained by the recipe that a user would run, with the YAML files in recipes/demo/. Beside each figure
+stands what needs no training: its anchors.
 """
 
 from __future__ import annotations

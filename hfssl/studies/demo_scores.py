@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokeniz
 
 from hfssl.data.builtin import builtin_texts
 from hfssl.data.corpus import CausalCollator, CorpusArguments, load_text_data
+from hfssl.data.images import load_images
 from hfssl.data.masking import MaskingCollator
 from hfssl.data.sources import TextArguments
-from hfssl.data.images import load_images
 from hfssl.evaluation.features import extract_features, load_encoder
 from hfssl.evaluation.language import byte_entropy, most_frequent_accuracy, score_language, unigram_loss
 from hfssl.evaluation.probes import distorted_copy, probe

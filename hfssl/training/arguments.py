@@ -31,8 +31,8 @@ IDENTITY = (
 class PretrainingArguments(TrainingArguments):
     """`transformers.TrainingArguments` with other defaults.
 
-    The defaults differ in: no column is removed from the batch (`remove_unused_columns`), evaluation keeps the loss alone and
-    never the logits (`prediction_loss_only`), a loss that is not finite is shown and not replaced by a mean
+    The defaults differ in: no column is removed from the batch (`remove_unused_columns`), evaluation keeps the loss
+    alone and never the logits (`prediction_loss_only`), a loss that is not finite is shown and not replaced by a mean
     (`logging_nan_inf_filter`), and two checkpoints are kept (`save_total_limit`).
     """
 

@@ -43,7 +43,8 @@ class PretrainingTrainer(Trainer):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         if isinstance(self.model, BertForMaskedLM):
-            # BERT's stock head takes the count of predicted tokens and ignores it, so that its loss grows with the number
+            # BERT's stock head takes the count of predicted tokens and ignores it, so that its loss grows with the
+            # number
             # of accumulation steps (transformers issue 47688). Without the count, Trainer takes the mean of the means.
             self.model_accepts_loss_kwargs = False
         self.stop = StopOnSignal()

@@ -128,7 +128,7 @@ def test_a_shift_of_one_pixel_moves_by_one_eighth_of_the_width_at_any_resolution
 
 def test_unknown_names_and_splits_are_bad_input():
     for call in (lambda: builtin_texts("pros"), lambda: builtin_images("digit")):
-        with pytest.raises(InputError, match="did you mean '(prose|digits)'"):
+        with pytest.raises(InputError, match=r"did you mean '(prose|digits)'"):
             call()
     with pytest.raises(InputError, match="no split 'dev'"):
         builtin_texts(split="dev")

@@ -94,7 +94,7 @@ def test_a_mask_depends_on_seed_epoch_and_sample_alone():
 def test_draws_are_uniform_and_streams_apart():
     first = uniform(0, np.zeros(400, int), np.arange(400), 250, stream=0)
     second = uniform(0, np.zeros(400, int), np.arange(400), 250, stream=1)
-    assert abs(first.mean() - 0.5) < 0.005 and 0 <= first.min() and first.max() < 1
+    assert abs(first.mean() - 0.5) < 0.005 and first.min() >= 0 and first.max() < 1
     assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.015
     assert abs(np.corrcoef(first[:, :-1].ravel(), first[:, 1:].ravel())[0, 1]) < 0.015
 
