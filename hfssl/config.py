@@ -99,7 +99,8 @@ def build_model_config(
         architecture = values.pop("architecture", next(iter(model)))
         if architecture not in model:
             raise InputError(
-                f"{where}unknown model.architecture {architecture!r}: one of {', '.join(model)}{nearest(architecture, model)}"
+                f"{where}unknown model.architecture {architecture!r}: one of {', '.join(model)}"
+                f"{nearest(architecture, model)}"
             )
         model = model[architecture]
     known = {field.name: field for field in dataclasses.fields(model) if field.init}
@@ -139,8 +140,7 @@ def _parser(dataclass_types: Sequence[type]) -> HfArgumentParser:
         dataclass_types,
         description=getattr(program, "__doc__", None),
         allow_abbrev=False,
-        epilog="--config FILE.yaml reads the same keys from a file; the command line wins. --model.FIELD sets the
-        model.",
+        epilog="--config FILE.yaml reads the same keys from a file; the command line wins. --model.FIELD VALUE too.",
     )
 
     def refuse(message: str):

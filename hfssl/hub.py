@@ -36,10 +36,9 @@ def loading_code(folder: str | Path) -> str:
             f'tokenizer = AutoTokenizer.from_pretrained("{Path(folder).name}")'
         )
     return (
-        "from transformers import AutoModel, AutoModelForImageClassification\n"
+        "from transformers import AutoModel\n"
         f'model = AutoModel.from_pretrained("{Path(folder).name}", trust_remote_code=True)  # the encoder\n'
-        f'# AutoModelForImageClassification.from_pretrained("{Path(folder).name}", num_labels=10,
-        trust_remote_code=True)'
+        "# to fine-tune: AutoModelForImageClassification.from_pretrained(..., num_labels=10, trust_remote_code=True)"
     )
 
 
@@ -70,7 +69,8 @@ def write_model_card(
     rows += [(name, f"{value:.4f}") for name, value in run.get("metrics", {}).items() if name == "eval_loss"]
     parts = [
         f"# {folder.name}",
-        f"Pretrained from scratch, without labels, with hfssl {__version__}. Method: {PAPERS.get(model_type, model_type)}.",
+        f"Pretrained from scratch, without labels, with hfssl {__version__}.",
+        f"Method: {PAPERS.get(model_type, model_type)}.",
         "## Load it",
         f"```python\n{loading_code(folder)}\n```",
         "## Data",

@@ -211,7 +211,7 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def fit_vocabulary(config, tokenizer, block_size: int) -> None:
-    """Writes the tokenizer's size and special tokens into a model config, and checks that a block fits its positions."""
+    """Writes a tokenizer's size and special tokens into a model config; checks that a block fits its positions."""
     positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     if positions is not None and block_size > positions:
         raise InputError(

@@ -17,7 +17,7 @@ from hfssl.data.masking import IGNORED
 
 @dataclass
 class LanguageScore:
-    """Of the predicted tokens: their number, the mean negative log-likelihood (nats), and how many were the likeliest."""
+    """Of the predicted tokens: their number, the mean negative log-likelihood (nats), the share guessed right."""
 
     tokens: int
     loss: float

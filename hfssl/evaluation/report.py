@@ -58,8 +58,8 @@ class Page:
 
         body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
         self.parts.append(
-            f'<div class="scroll"><table><thead><tr>{cells("th",
-            header)}</tr></thead><tbody>{body}</tbody></table></div>'
+            '<div class="scroll"><table><thead><tr>'
+            f"{cells('th', header)}</tr></thead><tbody>{body}</tbody></table></div>"
         )
 
     def figure(self, figure, caption: str) -> None:

@@ -1,4 +1,4 @@
-"""The one path on which every model of hfssl trains: `loss = model(**batch).loss` in a `PretrainingTrainer`, then `run`."""
+"""The one path on which every model trains: `loss = model(**batch).loss` in a `PretrainingTrainer`, then `run`."""
 
 from hfssl.training.arguments import PretrainingArguments
 from hfssl.training.run import run

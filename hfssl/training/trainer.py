@@ -71,7 +71,7 @@ class PretrainingTrainer(Trainer):
         )
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs):
-        """As transformers', but a checkpoint of the last step is only loaded: Trainer 5.23 would train one step more."""
+        """As transformers', but a checkpoint of the last step is only loaded: Trainer would train one step more."""
         if resume_from_checkpoint and step_of(resume_from_checkpoint) >= self.planned_steps():
             self._load_from_checkpoint(resume_from_checkpoint)
             self.state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / TRAINER_STATE_NAME))

@@ -215,6 +215,12 @@ def test_damaged_images_are_counted_and_left_out(tmp_path, mode, kind, caplog):
         assert dataset.labels.tolist() == [0, 0, 0, 1] and "damaged so far: 1" in caplog.text
 
 
+def test_what_stands_in_for_a_damaged_image_has_its_label(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "MAX_DECODED_BYTES", 0)
+    write_folder(tmp_path, {"a/1.png": 0, "a/2.jpg": b"x", "b/3.png": 2})
+    assert colours(load_images(str(tmp_path), skip_corrupt=True)) == [COLOURS[0], COLOURS[0], COLOURS[2]]
+
+
 def test_nothing_but_damage_is_bad_input(tmp_path, mode):
     write_folder(tmp_path, {"a.png": b"x", "b.png": b"y"})
     with pytest.raises(InputError, match=r"every image .* damaged|no readable image"):

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from torch.utils.data import Dataset
@@ -31,7 +33,7 @@ def test_permute_depends_on_seed_and_epoch_and_not_on_the_batch():
 
 
 def test_permute_looks_random():
-    """First samples of 4,000 seeds: each of 20 values is as frequent as chance says (chi-square, 19 degrees of freedom)."""
+    """The first samples of 4,000 seeds: each of 20 values is as frequent as chance says (chi-square, 19 df)."""
     first = np.array([permute(np.array([0]), 20, seed)[0] for seed in range(4000)])
     counts = np.bincount(first, minlength=20)
     assert ((counts - 200) ** 2 / 200).sum() < 45  # p = .0007
@@ -60,7 +62,7 @@ def test_every_pass_sees_each_sample_once_though_batches_straddle_passes():
 def test_the_global_order_is_the_same_on_any_number_of_processes(world):
     alone = keys(103, 8, epochs=3, seed=5)
     shares = [keys(103, 8 // world, epochs=3, seed=5, rank=rank, world_size=world) for rank in range(world)]
-    together = [sum(parts, []) for parts in zip(*shares, strict=True)]
+    together = [list(itertools.chain(*parts)) for parts in zip(*shares, strict=True)]
     assert together == alone
 
 

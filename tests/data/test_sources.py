@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hfssl.data import readers, sources
+from hfssl.data.builtin import hash_fraction
 from hfssl.data.sources import TextArguments, load_texts
 from hfssl.errors import InputError
 
@@ -113,6 +114,7 @@ def test_the_held_out_part_depends_on_the_documents_and_not_on_their_order(tmp_p
     assert sorted(train + held_out) == sorted(DOCUMENTS) and not set(train) & set(held_out)
     assert 5 <= len(held_out) <= 40
     assert set(parts(tmp_path / "b.jsonl", eval_fraction=0.1)[1]) == set(held_out)
+    assert hash_fraction("The same on every machine.") == 0.8754841221529591
     more = parts(tmp_path / "a.jsonl", eval_fraction=0.3)[1]
     assert set(held_out) < set(more), "a larger part holds the smaller one"
 

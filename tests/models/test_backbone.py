@@ -25,7 +25,7 @@ ARCHITECTURES = {
     "mobilenet": ("mobilenetv3_small_050", 64, {}),
     "efficientnet": ("efficientnet_lite0", 64, {}),
     "regnet": ("regnetx_002", 64, {}),
-    "mixer": ("mixer_s32_224", 64, {"embed_dim": 64}),
+    "mixer": ("mixer_s32_224", 64, {}),
     "deit": ("deit_tiny_patch16_224", 32, {"depth": 2}),
     "levit": ("levit_128s", 224, {}),
     "lambda_resnet": ("lambda_resnet26t", 64, {}),

@@ -90,40 +90,44 @@ def test_the_module_and_bad_input():
         nt_xent(z_1, z_2, 0.0)
 
 
-SPLITS = ([4, 4], [5, 3])
+CASES = [(split, chunk_size) for split in ([4, 4], [5, 3]) for chunk_size in (None, 3)]
 
 
-def _process(rank, folder, chunk_size):
+def _process(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     assert dist.get_world_size() == 2
     images_1, images_2 = views(8, 6)
     results = []
-    for split in SPLITS:
+    for split, chunk_size in CASES:
         torch.manual_seed(0)
         encoder = torch.nn.Linear(6, 4).double()
         parallel = torch.nn.parallel.DistributedDataParallel(encoder)
         start = sum(split[:rank])
         here = slice(start, start + split[rank])
-        loss = nt_xent(*parallel(torch.stack([images_1[here], images_2[here]])), 0.3, chunk_size=chunk_size)
+        z_1, z_2 = parallel(torch.stack([images_1[here], images_2[here]]))
+        loss = nt_xent(z_1, z_2, 0.3, chunk_size=chunk_size)
         loss.backward()
         mean = loss.detach().clone()
         dist.all_reduce(mean)
-        results.append((mean / 2, encoder.weight.grad, encoder.bias.grad))
+        local = nt_xent(z_1, z_2, 0.3, gather=False).item()
+        results.append((mean / 2, encoder.weight.grad, encoder.bias.grad, local))
     torch.save(results, f"{folder}/rank{rank}.pt")
     dist.destroy_process_group()
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("chunk_size", [None, 3])
-def test_two_processes_equal_one_for_any_split(tmp_path, chunk_size):
-    mp.spawn(_process, args=(str(tmp_path), chunk_size), nprocs=2)
+def test_two_processes_equal_one_for_any_split(tmp_path):
+    mp.spawn(_process, args=(str(tmp_path),), nprocs=2)
     torch.manual_seed(0)
     encoder = torch.nn.Linear(6, 4).double()
     loss = nt_xent(*encoder(torch.stack(views(8, 6))), 0.3)
     loss.backward()
     for rank in range(2):
-        for mean, weight, bias in torch.load(tmp_path / f"rank{rank}.pt"):
+        results = torch.load(tmp_path / f"rank{rank}.pt")
+        assert len(results) == len(CASES)
+        for mean, weight, bias, local in results:
             assert mean.item() == pytest.approx(loss.item(), abs=1e-12)
+            assert abs(local - loss.item()) > 1e-3  # without the other process it is another loss
             torch.testing.assert_close(weight, encoder.weight.grad, rtol=1e-10, atol=1e-12)
             torch.testing.assert_close(bias, encoder.bias.grad, rtol=1e-10, atol=1e-12)

@@ -1,0 +1,128 @@
+"""Every YAML parses with its program's dataclasses; the smoke recipes run as a user runs them."""
+
+import json
+import re
+import runpy
+import sys
+
+import pytest
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+
+from hfssl.programs import program, recipe_configs, recipes
+
+ROOT = program("")
+ACCELERATE = sorted((ROOT / "recipes" / "accelerate_configs").glob("*.yaml"))
+
+
+class Parsed(Exception):
+    """Stops a recipe once its arguments are read."""
+
+
+@pytest.mark.parametrize("path", recipe_configs(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_yaml_parses_with_its_recipe(path, monkeypatch, tmp_path):
+    name = max((name for name in [*recipes(), "llama"] if name in path.name), key=len)
+    module = runpy.run_path(str(recipes()["gpt" if name == "llama" else name]))
+    parse = module["parse_config"]
+
+    def stop(*args, **kwargs):
+        parse(*args, **kwargs)
+        raise Parsed
+
+    main = module["main"].__wrapped__
+    main.__globals__["parse_config"] = stop
+    with pytest.raises(Parsed):
+        main(["--config", str(path), "--output_dir", str(tmp_path)])
+
+
+@pytest.mark.parametrize("path", ACCELERATE, ids=lambda path: path.name)
+def test_accelerate_configs_parse(path):
+    config = load_config_from_file(str(path))
+    kinds = {"ddp.yaml": "MULTI_GPU", "fsdp.yaml": "FSDP", "deepspeed.yaml": "DEEPSPEED"}
+    assert config.distributed_type == kinds[path.name]
+    assert config.num_processes == 8
+
+
+def test_all_three_accelerate_configs_are_there():
+    assert [path.stem for path in ACCELERATE] == ["ddp", "deepspeed", "fsdp"]
+
+
+@pytest.mark.parametrize(
+    ("name", "auto_class"),
+    [("gpt", AutoModelForCausalLM), ("llama", AutoModelForCausalLM), ("bert", AutoModelForMaskedLM)],
+)
+def test_smoke_text(run_command, accelerate_command, tmp_path, name, auto_class):
+    recipe = "gpt" if name == "llama" else name
+    done = run_command(
+        accelerate_command, "launch", "--num_processes", "1", f"recipes/pretrain_{recipe}.py", "--config",
+        f"recipes/smoke/{name}.yaml", "--output_dir", tmp_path / "out", "--save_total_limit", "3",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    model = auto_class.from_pretrained(tmp_path / "out")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert model.config.vocab_size == len(tokenizer) == 2048
+    history = json.loads((tmp_path / "out" / "log_history.json").read_text())
+    losses = [entry["loss"] for entry in history if "loss" in entry]
+    assert losses[-1] < losses[0]
+    assert any("tokens_per_second" in entry for entry in history)
+    assert {path.name for path in (tmp_path / "out").glob("checkpoint-*")} == {"checkpoint-10", "checkpoint-20"}
+
+
+def test_smoke_simclr_and_probe(run_command, accelerate_command, hfssl_command, tmp_path):
+    done = run_command(
+        accelerate_command, "launch", "--num_processes", "1", "recipes/pretrain_simclr.py", "--config",
+        "recipes/smoke/simclr.yaml", "--output_dir", tmp_path / "out", "--report_to", "tensorboard",
+        env={"TENSORBOARD_LOGGING_DIR": str(tmp_path / "runs")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert any((tmp_path / "runs").rglob("events.out.tfevents*")), "tensorboard has written its log"
+    probed = run_command(
+        hfssl_command,
+        "probe",
+        tmp_path / "out",
+        "--dataset",
+        "builtin:digits",
+        "--seeds",
+        "1",
+        "--out",
+        tmp_path / "p.json",
+    )
+    assert probed.returncode == 0, probed.stderr[-2000:]
+    assert "raw pixels" in probed.stdout and "random init" in probed.stdout
+    assert (tmp_path / "p.json").exists()
+
+
+@pytest.mark.distributed
+def test_two_processes_equal_one_on_the_same_global_batch(run_command, accelerate_command, tmp_path):
+    """The documented form; `--cpu --num_processes 2` would silently start one process, so the world size is asserted."""
+    common = [
+        "recipes/pretrain_gpt.py", "--config", "recipes/smoke/gpt.yaml", "--use_cpu", "--max_steps", "6",
+        "--logging_steps", "1", "--save_strategy", "no", "--model.resid_pdrop", "0.0", "--model.embd_pdrop", "0.0",
+        "--model.attn_pdrop", "0.0",
+    ]  # fmt: skip
+    alone = [*common, "--per_device_train_batch_size", "8", "--output_dir", tmp_path / "one"]
+    both = [*common, "--per_device_train_batch_size", "4", "--output_dir", tmp_path / "two"]
+    done = run_command(accelerate_command, "launch", "--num_processes", "1", *alone)
+    assert done.returncode == 0, done.stderr[-3000:]
+    flags = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--main_process_port", "0"]
+    done = run_command(accelerate_command, "launch", *flags, *both, env={"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    def record(name):
+        history = json.loads((tmp_path / name / "log_history.json").read_text())
+        run = json.loads((tmp_path / name / "run.json").read_text())
+        return run["hardware"], [entry["loss"] for entry in history if "loss" in entry]
+
+    (hardware_one, one), (hardware_two, two) = record("one"), record("two")
+    assert hardware_one.startswith("1 x ") and hardware_two.startswith("2 x "), "the world sizes"
+    assert len(one) == 6
+    assert two == pytest.approx(one, rel=2e-5)
+
+
+def test_readme_commands_name_files_that_exist():
+    text = "\n".join(path.read_text() for path in [ROOT / "README.md", *(ROOT / "recipes").glob("*.md")])
+    for path in re.findall(r"(?:recipes|eval|tokenizers_train|benchmarks)/[\w/]+\.(?:py|yaml)", text):
+        assert (ROOT / path).exists(), path
+    assert yaml.safe_load((ROOT / "recipes/smoke/gpt.yaml").read_text())["max_steps"] == 20
+    assert sys.version_info >= (3, 11)
