@@ -102,8 +102,12 @@ def generate(
     model: Annotated[str, typer.Argument(help="A folder or a Hub id of a causal language model.")],
     prompt: Annotated[str, typer.Option(help="The text to continue.")],
     tries: Annotated[int, typer.Option(help="How many continuations.", min=1)] = 1,
-    max_new_tokens: Annotated[int, typer.Option(help="Tokens of each continuation.", min=1)] = 60,
-    top_k: Annotated[int, typer.Option(help="Sample among the k likeliest tokens; 1 is greedy.", min=1)] = 40,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max_new_tokens", "--max-new-tokens", help="Tokens of each continuation.", min=1)
+    ] = 60,
+    top_k: Annotated[
+        int, typer.Option("--top_k", "--top-k", help="Sample among the k likeliest tokens; 1 is greedy.", min=1)
+    ] = 40,
     temperature: Annotated[float, typer.Option(help="Of the sampling.", min=0.01)] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
 ) -> None:

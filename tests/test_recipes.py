@@ -95,7 +95,7 @@ def test_smoke_simclr_and_probe(run_command, accelerate_command, hfssl_command, 
 
 @pytest.mark.distributed
 def test_two_processes_equal_one_on_the_same_global_batch(run_command, accelerate_command, tmp_path):
-    """The documented form; `--cpu --num_processes 2` would silently start one process, so the world size is asserted."""
+    """The documented form. `--cpu --num_processes 2` silently starts one process, so the world size is asserted."""
     common = [
         "recipes/pretrain_gpt.py", "--config", "recipes/smoke/gpt.yaml", "--use_cpu", "--max_steps", "6",
         "--logging_steps", "1", "--save_strategy", "no", "--model.resid_pdrop", "0.0", "--model.embd_pdrop", "0.0",
