@@ -13,6 +13,7 @@ from hfssl.errors import InputError
 C_GRID = tuple(10.0**power for power in range(-4, 3))
 HELD_OUT = 0.1  # of each class's training images, at least one, to choose C
 SMALL_WORK = 20_000_000  # multiplications
+LARGE = 20_000_000  # numbers in the features
 ENOUGH = 50  # held-out images to tell one C from another
 
 
@@ -53,7 +54,8 @@ def knn_predict(
 class LogisticRegression:
     """Multinomial logistic regression: minimises C * (sum of cross-entropies) + |W|^2 / 2, as scikit-learn does.
 
-    The bias is not penalised. Solved by SciPy's L-BFGS in float64, so no learning rate has a say.
+    The bias is not penalised. Solved by SciPy's L-BFGS, so no learning rate has a say; the products are in float64, or
+    in float32 for more than `LARGE` numbers.
 
     Attributes:
         weight, bias: (K, D) and (K,), float64.
@@ -67,7 +69,7 @@ class LogisticRegression:
         """features (N, D), labels int64 (N,). A second fit starts from the first one's solution."""
         from scipy.optimize import minimize
 
-        features, count = features.double(), len(features)
+        features, count = features.to(_precision(features)), len(features)
         shape = (num_classes, features.shape[1] + 1)  # the last column is the bias
         if self.weight is None:
             self.weight, self.bias = torch.zeros(num_classes, shape[1] - 1).double(), torch.zeros(num_classes).double()
@@ -78,12 +80,12 @@ class LogisticRegression:
 
         def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
             weight = torch.from_numpy(flat).view(shape)
-            log_probability = (design @ weight.T).log_softmax(1)  # (N, K)
+            log_probability = (design @ weight.to(design.dtype).T).log_softmax(1)  # (N, K)
             shrink = weight * penalised / (self.c * count)
-            loss = (weight * shrink).sum() / 2 - log_probability[rows, labels].mean()
+            loss = (weight * shrink).sum() / 2 - log_probability[rows, labels].double().mean()
             residual = log_probability.exp_()
             residual[rows, labels] -= 1
-            return loss.item(), (residual.T @ design / count + shrink).flatten().numpy()
+            return loss.item(), ((residual.T @ design).double() / count + shrink).flatten().numpy()
 
         start = torch.cat([self.weight, self.bias[:, None]], 1).flatten().numpy()
         options = {"maxiter": self.max_iter, "maxcor": 20, "ftol": 1e-12, "gtol": 1e-6}
@@ -94,12 +96,17 @@ class LogisticRegression:
         return self
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
-        """float64 (N, K)."""
-        return features.double() @ self.weight.T + self.bias
+        """(N, K)."""
+        precision = _precision(features)
+        return features.to(precision) @ self.weight.to(precision).T + self.bias.to(precision)
 
     def predict(self, features: torch.Tensor) -> torch.Tensor:
         """int64 (N,)."""
         return self.logits(features).argmax(1)
+
+
+def _precision(features: torch.Tensor) -> torch.dtype:
+    return torch.float64 if features.numel() <= LARGE else torch.float32
 
 
 @contextlib.contextmanager
@@ -131,9 +138,10 @@ def linear_predict(
     Returns:
         int64 (M,) and the C that was chosen.
     """
-    mean, deviation = bank.double().mean(0), bank.double().std(0, correction=0)
+    bank = bank.to(_precision(bank))
+    mean, deviation = bank.mean(0), bank.std(0, correction=0)
     deviation = torch.where(deviation < 1e-8, 1.0, deviation)
-    features, bank = (features.double() - mean) / deviation, (bank.double() - mean) / deviation
+    features, bank = (features.to(bank.dtype) - mean) / deviation, (bank - mean) / deviation
     if len(bank) < bank.shape[1]:  # the best weights lie in the span of the bank: the same problem in fewer dimensions
         basis = torch.linalg.qr(bank.T)[0]  # (D, N)
         features, bank = features @ basis, bank @ basis
