@@ -60,7 +60,7 @@ def _options(
 
 @app.command()
 def demo(
-    out: Annotated[str, typer.Option(help="The folder to write.")] = "demo",
+    out: Annotated[str, typer.Option("--out", "--output_dir", "--output-dir", help="The folder to write.")] = "demo",
 ) -> None:
     """Train a tokenizer, a GPT, a BERT and a SimCLR encoder on what every machine has, and show what they learned."""
     from hfssl.studies.demo import run_demo
