@@ -3,22 +3,22 @@
 
     accelerate launch recipes/pretrain_bert.py --config recipes/bert_small.yaml
 
-15 % of the tokens are predicted; of these 80 % are replaced by [MASK], 10 % by a random token, 10 % stay. The
-lecture's pure
-blank is `--mask_scheme 1 0 0`. The masks are drawn anew in each epoch. The model is a stock BertForMaskedLM and loads
-with AutoModelForMaskedLM. Without --tokenizer a BERT-style BPE of --vocab_size entries is trained on the text first.
-Expected: see the table in recipes/README.md, which names the hardware, the time and the loss of each YAML.
+15 % of the tokens are predicted; of these 80 % are replaced by [MASK], 10 % by a random token, 10 % stay. The lecture's
+pure blank is `--mask_scheme 1 0 0`. The masks are drawn anew in each epoch. The model is a stock BertForMaskedLM and
+loads with AutoModelForMaskedLM. Without --tokenizer a BERT-style BPE of --vocab_size entries is trained on the text
+first. Expected: see the table in recipes/README.md, which names the hardware, the time and the loss of each YAML.
 """
 
 from dataclasses import dataclass, field
 
-from transformers import BertConfig, BertForMaskedLM, set_seed
+from transformers import BertConfig, set_seed
 
 from hfssl.config import parse_config
 from hfssl.data.corpus import CorpusArguments, fit_vocabulary, load_text_data
 from hfssl.data.masking import BERT_SCHEME, MaskingCollator
 from hfssl.data.sources import TextArguments
 from hfssl.errors import exits_on_bad_input
+from hfssl.models.modeling_lm import language_model
 from hfssl.training import PretrainingArguments, PretrainingTrainer, run
 
 
@@ -47,11 +47,13 @@ def main(argv=None):
 
     set_seed(args.seed)
     trainer = PretrainingTrainer(
-        model=BertForMaskedLM(config),
+        model=language_model(config),
         args=args,
         train_dataset=data.train,
         eval_dataset=data.eval,
-        data_collator=MaskingCollator(data.tokenizer, masking.mlm_probability, masking.mask_scheme, args.seed),
+        data_collator=MaskingCollator(
+            data.tokenizer, masking.mlm_probability, masking.mask_scheme, args.seed, positions=True
+        ),
         processing_class=data.tokenizer,
     )
     return run(trainer)

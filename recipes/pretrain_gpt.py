@@ -2,19 +2,18 @@
 
     accelerate launch recipes/pretrain_gpt.py --config recipes/gpt_small.yaml
 
-The model is a stock GPT2LMHeadModel, or by `model.architecture: llama` a modern block (RoPE, RMSNorm, SwiGLU); what
-is saved
-loads with AutoModelForCausalLM. Without --tokenizer a byte-level BPE of --vocab_size entries is trained on the text
-first.
-Expected: see the table in recipes/README.md, which names the hardware, the time and the loss of each YAML.
+The model is a stock GPT2LMHeadModel, or by `model.architecture: llama` a modern block (RoPE, RMSNorm, SwiGLU); what is
+saved loads with AutoModelForCausalLM. Without --tokenizer a byte-level BPE of --vocab_size entries is trained on the
+text first. Expected: see the table in recipes/README.md, which names the hardware, the time and the loss of each YAML.
 """
 
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, set_seed
+from transformers import GPT2Config, LlamaConfig, set_seed
 
 from hfssl.config import parse_config
 from hfssl.data.corpus import CausalCollator, CorpusArguments, fit_vocabulary, load_text_data
 from hfssl.data.sources import TextArguments
 from hfssl.errors import exits_on_bad_input
+from hfssl.models.modeling_lm import language_model
 from hfssl.training import PretrainingArguments, PretrainingTrainer, run
 
 
@@ -33,7 +32,7 @@ def main(argv=None):
 
     set_seed(args.seed)
     trainer = PretrainingTrainer(
-        model=AutoModelForCausalLM.from_config(config),
+        model=language_model(config),
         args=args,
         train_dataset=data.train,
         eval_dataset=data.eval,

@@ -1,9 +1,8 @@
 """From documents to training blocks: tokenised once into a memory-mapped file, cut into blocks of one size.
 
 A corpus folder holds `tokens.bin` (uint16, or uint32 for a vocabulary over 65,536), `documents.npy` (where each
-document
-ends) and `manifest.json`, which is written last and says what the folder was made from. The folder appears whole or
-not at all, and is used again as long as its manifest matches.
+document ends) and `manifest.json`, which is written last and says what the folder was made from. The folder appears
+whole or not at all, and is used again as long as its manifest matches.
 """
 
 from __future__ import annotations

@@ -78,9 +78,18 @@ class MaskingCollator:
         scheme: of those, how many become the blank, a random token, stay as they are; `BERT_SCHEME` or
             `LECTURE_SCHEME`.
         seed: of the masks; together with each item's "epoch" and "index" it fixes them.
+        positions: also give "masked_positions", (B, M) int64: where the labels of each row are. M is the same for all
+            batches; rows with fewer labels are filled up with positions that have none.
     """
 
-    def __init__(self, tokenizer, probability: float = 0.15, scheme: Sequence[float] = BERT_SCHEME, seed: int = 0):
+    def __init__(
+        self,
+        tokenizer,
+        probability: float = 0.15,
+        scheme: Sequence[float] = BERT_SCHEME,
+        seed: int = 0,
+        positions: bool = False,
+    ):
         if tokenizer.mask_token_id is None:
             raise InputError("the tokenizer has no mask token; train one with style 'bert'")
         if not 0 < probability <= 1:
@@ -89,7 +98,7 @@ class MaskingCollator:
             raise InputError(f"mask_scheme must be three shares that sum to 1, not {tuple(scheme)}")
         self.mask_token_id, self.vocab_size = tokenizer.mask_token_id, len(tokenizer)
         self.special_ids = sorted(tokenizer.all_special_ids)
-        self.probability, self.scheme, self.seed = probability, tuple(scheme), seed
+        self.probability, self.scheme, self.seed, self.positions = probability, tuple(scheme), seed, positions
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         input_ids = np.stack([item["input_ids"] for item in items]).astype(np.int64)  # (B, T)
@@ -107,4 +116,8 @@ class MaskingCollator:
             self.scheme,
             self.special_ids,
         )
-        return {"input_ids": torch.from_numpy(corrupted), "labels": torch.from_numpy(labels)}
+        batch = {"input_ids": corrupted, "labels": labels}
+        if self.positions:
+            most = max(1, round(self.probability * input_ids.shape[1]))
+            batch["masked_positions"] = np.argsort(labels == IGNORED, axis=1, kind="stable")[:, :most]
+        return {name: torch.from_numpy(value) for name, value in batch.items()}

@@ -88,9 +88,8 @@ class NTXentLoss(nn.Module):
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """The sum over rows of logsumexp(logits) - logits[positive], some rows at a time.
 
-    A chunk holds all columns of its rows, so its softmax, and with it its share of the gradient, is complete as soon
-    as it is
-    computed: the forward pass keeps the gradients, (2B, D) and (2N, D), and no logits.
+    A chunk holds all columns of its rows, so its softmax, and with it its share of the gradient, is complete as soon as
+    it is computed: the forward pass keeps the gradients, (2B, D) and (2N, D), and no logits.
     """
 
     @staticmethod

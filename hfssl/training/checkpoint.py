@@ -1,9 +1,8 @@
 """Checkpoints that are whole or not there.
 
 A checkpoint is written into a hidden folder beside its place, every file is hashed into `checkpoint.json` and flushed
-to the
-disk, and the folder is renamed. A resume takes the newest one whose files match their hashes; a damaged one is moved
-aside.
+to the disk, and the folder is renamed. A resume takes the newest one whose files match their hashes; a damaged one is
+moved aside.
 """
 
 from __future__ import annotations

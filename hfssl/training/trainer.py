@@ -42,9 +42,8 @@ class PretrainingTrainer(Trainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        if isinstance(self.model, BertForMaskedLM):
-            # BERT's stock head takes the count of predicted tokens and ignores it, so that its loss grows with the
-            # number
+        if type(self.model) is BertForMaskedLM:
+            # The stock head takes the count of predicted tokens and ignores it, so that its loss grows with the number
             # of accumulation steps (transformers issue 47688). Without the count, Trainer takes the mean of the means.
             self.model_accepts_loss_kwargs = False
         self.stop = StopOnSignal()
@@ -77,6 +76,18 @@ class PretrainingTrainer(Trainer):
             self.state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / TRAINER_STATE_NAME))
             return None
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
+        """The predicted tokens of the whole step, over its parts and over all processes; the models know how to count.
+
+        transformers' own count depends on the name of the model's class.
+        """
+        if not hasattr(self.model, "count_targets"):
+            return super()._get_num_items_in_batch(batch_samples, device)
+        count = sum(self.model.count_targets(batch["labels"]) for batch in batch_samples)
+        if self.args.world_size > 1 and self.args.average_tokens_across_devices:
+            count = self.accelerator.gather(count.to(device)).sum()
+        return count.to(device)
 
     def planned_steps(self) -> int:
         """Optimizer steps of the whole run."""

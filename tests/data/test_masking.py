@@ -116,3 +116,12 @@ def test_bad_settings(kwargs, message):
 def test_a_tokenizer_without_a_mask_token_is_refused():
     with pytest.raises(InputError, match="no mask token"):
         MaskingCollator(FakeTokenizer(mask_token_id=None))
+
+
+def test_positions_name_every_label():
+    rows = items(2, length=42)
+    rows[1]["input_ids"][1:31] = PAD  # fewer can be hidden here
+    batch = MaskingCollator(TOKENIZER, seed=3, positions=True)(rows)
+    assert batch["masked_positions"].shape == (2, 6)
+    named = batch["labels"].gather(1, batch["masked_positions"])
+    assert (named != IGNORED).sum(1).tolist() == (batch["labels"] != IGNORED).sum(1).tolist() == [6, 2]

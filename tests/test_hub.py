@@ -1,0 +1,43 @@
+"""Cards: read back by huggingface_hub, and their loading code runs."""
+
+import re
+
+import pytest
+from huggingface_hub import ModelCard
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from hfssl.hub import write_model_card
+from hfssl.models import SimCLRConfig, SimCLRForPreTraining
+from hfssl.tokenization import train_bpe
+
+RUN = {"data": "builtin:prose (train)", "arguments": {"learning_rate": 1e-3, "weight_decay": 0.0}, "seconds": 12.2,
+       "hardware": "1 x 2 CPU cores", "metrics": {"eval_loss": 2.5, "eval_runtime": 3.0}}  # fmt: skip
+
+
+def save_gpt(folder):
+    tokenizer = train_bpe(["some text " * 50], 300, show_progress=False)
+    GPT2LMHeadModel(GPT2Config(vocab_size=300, n_embd=8, n_layer=1, n_head=1, n_positions=8)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def save_simclr(folder):
+    kwargs = {"stem_width": 8, "channels": [8, 8, 8, 8]}
+    config = SimCLRConfig(backbone="resnet10t", backbone_kwargs=kwargs, image_size=16)
+    SimCLRForPreTraining(config).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("save", [save_gpt, save_simclr])
+def test_a_card_says_what_was_done_and_how_to_load_it(tmp_path, save, monkeypatch):
+    folder = tmp_path / "model"
+    save(folder)
+    write_model_card(folder, RUN, [("bits a byte (anchors: byte entropy 4.5)", "2.1")], ["Only a test."])
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.library_name == "transformers" and "hfssl" in card.data.tags
+    text = card.content
+    assert "builtin:prose (train)" in text and "learning_rate: 0.001" in text and "weight_decay" not in text
+    assert "12 s on 1 x 2 CPU cores" in text and "| eval_loss | 2.5000 |" in text and "eval_runtime" not in text
+    assert "| bits a byte (anchors: byte entropy 4.5) | 2.1 |" in text and "Only a test." in text
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(re.search(r"```python\n(.*?)```", text, re.S)[1], names)
+    assert sum(weight.numel() for weight in names["model"].parameters()) > 0
