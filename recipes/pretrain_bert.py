@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from transformers import BertConfig, set_seed
 
 from hfssl.config import parse_config
-from hfssl.data.corpus import CorpusArguments, fit_vocabulary, load_text_data
+from hfssl.data.blocks import CorpusArguments, fit_vocabulary, load_text_data
 from hfssl.data.masking import BERT_SCHEME, MaskingCollator
 from hfssl.data.sources import TextArguments
 from hfssl.errors import exits_on_bad_input

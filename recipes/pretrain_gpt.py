@@ -10,7 +10,7 @@ text first. Expected: see the table in recipes/README.md, which names the hardwa
 from transformers import GPT2Config, LlamaConfig, set_seed
 
 from hfssl.config import parse_config
-from hfssl.data.corpus import CausalCollator, CorpusArguments, fit_vocabulary, load_text_data
+from hfssl.data.blocks import CausalCollator, CorpusArguments, fit_vocabulary, load_text_data
 from hfssl.data.sources import TextArguments
 from hfssl.errors import exits_on_bad_input
 from hfssl.models.modeling_lm import language_model

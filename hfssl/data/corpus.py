@@ -1,8 +1,10 @@
-"""From documents to training blocks: tokenised once into a memory-mapped file, cut into blocks of one size.
+"""A tokenised text on disk: made once, memory-mapped, used again as long as it is made from the same.
 
-A corpus folder holds `tokens.bin` (uint16, or uint32 for a vocabulary over 65,536), `documents.npy` (where each
-document ends) and `manifest.json`, which is written last and says what the folder was made from. The folder appears
-whole or not at all, and is used again as long as its manifest matches.
+A corpus folder holds shards, `shard-00000.bin` (token ids, uint16, or uint32 for a vocabulary over 65,536) with
+`shard-00000.npy` (int64, where each document ends), and `manifest.json`, which is written last and says what the folder
+was made from. A shard is a fixed stretch of the text, whoever makes it: several processes or machines each make some
+of them, and the last one joins them. Finished shards wait in a hidden folder beside the corpus, so that an interrupted
+build goes on where it was, and the corpus appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -11,116 +13,107 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from accelerate import PartialState
-from torch.utils.data import Dataset
+from tokenizers import Tokenizer
 from tqdm.auto import tqdm
 
-from hfssl.data.sources import TextArguments, load_texts
 from hfssl.errors import InputError
-from hfssl.tokenization import load_tokenizer, train_bpe
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
-_BATCH_CHARACTERS = 4_000_000  # text handed to the tokenizer's threads at once
-
-
-@dataclass
-class CorpusArguments:
-    """How text becomes blocks of tokens."""
-
-    tokenizer: str | None = field(
-        default=None, metadata={"help": "A tokenizer's folder or Hub id; without it a BPE is trained on the text."}
-    )
-    vocab_size: int = field(default=8192, metadata={"help": "Entries of the BPE trained when no tokenizer is given."})
-    block_size: int = field(default=256, metadata={"help": "Tokens in a training block."})
-    corpus_dir: str | None = field(
-        default=None, metadata={"help": "Where tokenised text is kept; by default hfssl's cache (HFSSL_CACHE)."}
-    )
-
-    def __post_init__(self):
-        if self.block_size < 2:
-            raise InputError(f"block_size must be at least 2, not {self.block_size}")
+VERSION = 2
+SHARD_CHARACTERS = 2**26  # of text in a shard: some 30 MB of tokens
+_BATCH_CHARACTERS = 2**20  # handed to the tokenizer's threads at once; its results take some 50 bytes a character
+_PIECE = 2**16  # a longer document is cut, so that it keeps more than one thread busy
+# The byte-level pattern of GPT-2 never makes one word of what stands before and after a single line end between visible
+# characters, so that pieces have the tokens of the whole.
+_SAFE_CUT = re.compile(r"\S\n(?=\S)")
 
 
 class Corpus:
     """A tokenised text, memory-mapped.
 
     Attributes:
-        tokens: (N,) uint16 or uint32, documents one after another, each followed by the end-of-document token.
-        ends: (documents,) int64, the position after each document's last token.
-        manifest: counts and hashes; "bytes" is the UTF-8 length of the text.
+        manifest: counts and hashes; "tokens", "documents", and "bytes", the UTF-8 length of the text.
+
+    Raises:
+        InputError: no corpus, of another version, or a shard shorter than its manifest says.
     """
 
     def __init__(self, folder: str | Path):
-        folder = Path(folder)
-        self.folder = folder
-        self.manifest = json.loads((folder / "manifest.json").read_text())
-        dtype = np.dtype(self.manifest["dtype"])
-        size = (folder / "tokens.bin").stat().st_size
-        if size != self.manifest["tokens"] * dtype.itemsize:
-            raise InputError(
-                f"{folder / 'tokens.bin'} has {size:,} bytes where its manifest says "
-                f"{self.manifest['tokens'] * dtype.itemsize:,}; delete the folder and run again"
-            )
-        self.tokens = np.memmap(folder / "tokens.bin", dtype=dtype, mode="r")
-        self.ends = np.load(folder / "documents.npy", mmap_mode="r")
+        self.folder = Path(folder)
+        try:
+            self.manifest = json.loads((self.folder / "manifest.json").read_text())
+            shards, dtype = self.manifest["shards"], np.dtype(self.manifest["dtype"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise InputError(f"{folder} holds no corpus of this version; make it again") from None
+        self._tokens, self._ends = [], []
+        for number, shard in enumerate(shards):
+            path = self.folder / f"{_name(number)}.bin"
+            size, expected = path.stat().st_size if path.exists() else 0, shard["tokens"] * dtype.itemsize
+            if size != expected:
+                raise InputError(
+                    f"{path} has {size:,} bytes where its manifest says {expected:,}; delete the folder and run again"
+                )
+            self._tokens.append(np.memmap(path, dtype=dtype, mode="r"))
+            self._ends.append(np.load(path.with_suffix(".npy"), mmap_mode="r"))
+        self._starts = np.cumsum([0] + [shard["tokens"] for shard in shards])  # the first token of each shard
+        self._first_document = np.cumsum([0] + [shard["documents"] for shard in shards])
+
+    def __len__(self) -> int:
+        """The number of tokens."""
+        return int(self._starts[-1])
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Tokens start to stop, int64, also across shards."""
+        parts = [self._tokens[shard][a:b] for shard, a, b in self._stretches(start, stop)]
+        return np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
+
+    def document_ids(self, start: int, stop: int) -> np.ndarray:
+        """Which document each of the tokens start to stop belongs to, int64."""
+        parts = [
+            np.searchsorted(self._ends[shard], np.arange(a, b), side="right") + self._first_document[shard]
+            for shard, a, b in self._stretches(start, stop)
+        ]
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    def frequencies(self, vocab_size: int) -> np.ndarray:
+        """How often each token id occurs, (vocab_size,) int64; read once, some of it at a time."""
+        counts = np.zeros(vocab_size, np.int64)
+        for shard in self._tokens:
+            for first in range(0, len(shard), 2**22):
+                counts += np.bincount(shard[first : first + 2**22], minlength=vocab_size)
+        return counts
 
     @property
     def tokens_per_byte(self) -> float:
         """Turns a loss a token into a loss a byte, which does not depend on the tokenizer."""
         return self.manifest["tokens"] / self.manifest["bytes"]
 
-
-class Blocks(Dataset):
-    """A corpus in blocks of one size; the tail that fills no block is left out.
-
-    Args:
-        block_size: tokens in a block, the special tokens included.
-        prefix, suffix: special token ids put around each block (BERT's [CLS] and [SEP]).
-
-    Items: {"input_ids": (block_size,) int64}.
-    """
-
-    def __init__(self, corpus: Corpus, block_size: int, prefix: Iterable[int] = (), suffix: Iterable[int] = ()):
-        self.corpus, self.block_size = corpus, block_size
-        self.prefix, self.suffix = np.array(list(prefix), np.int64), np.array(list(suffix), np.int64)
-        self.stride = block_size - len(self.prefix) - len(self.suffix)
-        if len(self) < 1:
+    def check_vocabulary(self, vocab_size: int) -> None:
+        """Raises InputError if a token id lies over the vocabulary."""
+        if self.manifest["largest"] >= vocab_size:
             raise InputError(
-                f"the text has {len(corpus.tokens):,} tokens, less than one block of {block_size}; "
-                "give more text or a smaller --block_size"
+                f"{self.folder} holds the token id {self.manifest['largest']:,}, but the vocabulary has "
+                f"{vocab_size:,} entries; make the corpus again with this tokenizer"
             )
 
-    @property
-    def source(self) -> str:
-        """What the blocks were made from: equal for equal blocks."""
-        manifest = self.corpus.manifest
-        return f"{manifest['source']}, tokenizer {manifest['tokenizer']}, blocks of {self.block_size}"
-
-    def __len__(self) -> int:
-        return len(self.corpus.tokens) // self.stride
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        body = self.corpus.tokens[index * self.stride : (index + 1) * self.stride].astype(np.int64)
-        return {"input_ids": np.concatenate([self.prefix, body, self.suffix]), "index": index}
-
-
-class CausalCollator:
-    """Batches blocks for left-to-right modelling: {"input_ids", "labels"}, both (B, T); the model shifts the labels."""
-
-    def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        input_ids = torch.from_numpy(np.stack([item["input_ids"] for item in items]))
-        return {"input_ids": input_ids, "labels": input_ids.clone()}
+    def _stretches(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """The shards that hold tokens start to stop, with the range inside each."""
+        shard = int(np.searchsorted(self._starts, start, side="right")) - 1
+        while start < stop and shard < len(self._tokens):
+            first = int(self._starts[shard])
+            end = min(stop, int(self._starts[shard + 1]))
+            yield shard, start - first, end - first
+            start, shard = end, shard + 1
 
 
 def tokenizer_hash(tokenizer) -> str:
@@ -128,19 +121,32 @@ def tokenizer_hash(tokenizer) -> str:
     return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()[:16]
 
 
-def cache_folder() -> Path:
-    """Where hfssl keeps what it can make again: HFSSL_CACHE, else the user's cache folder."""
-    base = os.environ.get("HFSSL_CACHE")
-    return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "hfssl"
-
-
-def build_corpus(texts, tokenizer, folder: str | Path, end_token_id: int) -> Corpus:
+def build_corpus(
+    texts,
+    tokenizer,
+    folder: str | Path,
+    end_token_id: int,
+    part: int | None = None,
+    parts: int = 1,
+    shard_characters: int = SHARD_CHARACTERS,
+) -> Corpus | None:
     """Tokenises documents into a corpus folder, or opens the one that is there if it was made from the same.
+
+    Memory is bounded by a few batches of text, however long the text is.
 
     Args:
         texts: an iterable of documents with a `fingerprint()`.
-        tokenizer: its Rust threads do the work; no special tokens are added but `end_token_id` after each document.
-        folder: made whole or not at all.
+        tokenizer: its Rust threads do the work; no special tokens are added but `end_token_id` after each document, and
+            a special token's string in a text is text.
+        folder: appears whole or not at all.
+        part, parts: make only every `parts`-th shard, from the `part`-th on. The calls for the other parts may run at
+            the same time, in other processes or on other machines that share the file system.
+
+    Returns:
+        The corpus, or None if the shards of other parts are still to be made.
+
+    Raises:
+        InputError: there is no document, or the text is bad; nothing stays then.
     """
     folder = Path(folder)
     identity = {
@@ -148,124 +154,180 @@ def build_corpus(texts, tokenizer, folder: str | Path, end_token_id: int) -> Cor
         "tokenizer": tokenizer_hash(tokenizer),
         "source": texts.fingerprint(),
         "end_token_id": int(end_token_id),
+        "shard_characters": shard_characters,
     }
     if (folder / "manifest.json").exists():
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = _read_json(folder / "manifest.json")
         if all(manifest.get(key) == value for key, value in identity.items()):
             return Corpus(folder)
         logger.warning("%s was made from other text or with another tokenizer: building it again", folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    staging = folder.with_name(f".{folder.name}.building")
+    if staging.exists() and _read_json(staging / "identity.json") != identity:
+        shutil.rmtree(staging)
     try:
-        counts = _write_tokens(texts, tokenizer, staging, end_token_id)
-        (staging / "manifest.json").write_text(json.dumps(identity | counts, indent=1))
-        if folder.exists():
-            shutil.rmtree(folder)
-        staging.rename(folder)
-    except BaseException:
+        staging.mkdir(parents=True, exist_ok=True)
+        _write_json(staging / "identity.json", identity)
+        count = _make_shards(texts, tokenizer, staging, end_token_id, part, parts, shard_characters)
+        if count == 0:
+            raise InputError("the text holds no document")
+        return _join(staging, folder, identity, len(tokenizer), count)
+    except InputError:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+    except OSError as error:
+        raise InputError(f"cannot write the corpus {folder}: {error.strerror or error}") from error
+
+
+def _name(number: int) -> str:
+    return f"shard-{number:05d}"
+
+
+def _make_shards(texts, tokenizer, staging: Path, end: int, part: int | None, parts: int, shard_characters: int) -> int:
+    """Makes those of this part's shards that are not there yet; returns the number of all shards."""
+    dtype = _dtype(len(tokenizer))
+    # Truncation or padding set in tokenizer.json would cut or fill every document.
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = True  # a text that mentions <|endoftext|> does not end there
+    cut = _can_be_cut(backend)
+    count = 0
+    with tqdm(desc="Tokenising", unit="B", unit_scale=True, disable=None) as bar:
+        for number, documents in groupby(_numbered(texts, shard_characters), key=lambda pair: pair[0]):
+            count = number + 1
+            mine = part is None or number % parts == part
+            if mine and not (staging / f"{_name(number)}.json").exists():
+                _write_shard((text for _, text in documents), backend, staging, number, end, dtype, cut, bar)
+    return count
+
+
+def _numbered(texts: Iterable[str], shard_characters: int) -> Iterator[tuple[int, str]]:
+    """Each document with the number of its shard: a new one begins after `shard_characters`."""
+    number = characters = 0
+    for text in texts:
+        if characters >= shard_characters:
+            number, characters = number + 1, 0
+        characters += len(text)
+        yield number, text
+
+
+def _write_shard(documents, backend, staging: Path, number: int, end: int, dtype, cut: bool, bar) -> None:
+    """Writes one shard under other names and renames it when it is whole; its .json comes last."""
+    target = staging / _name(number)
+    scratch = staging / f".{target.name}.{os.getpid()}"
+    ends, total, size, largest = [], 0, 0, end
+    ending = np.array([end], dtype).tobytes()
+    try:
+        # A second thread reads and tokenises the next batch while this one writes: the tokenizer lets go of the lock.
+        with open(f"{scratch}.bin", "wb") as file, ThreadPoolExecutor(1) as pool:
+            batches = _batches(documents, cut)
+
+            def tokenised():
+                batch = next(batches, None)
+                if batch is None:
+                    return None
+                pieces, last, length = batch
+                return backend.encode_batch_fast(pieces, add_special_tokens=False), last, length
+
+            following = pool.submit(tokenised)
+            while (result := following.result()) is not None:
+                following = pool.submit(tokenised)
+                encodings, last, length = result
+                for encoding, is_last in zip(encodings, last, strict=True):
+                    ids = np.array(encoding.ids, dtype)
+                    total += len(ids)
+                    if len(ids):
+                        largest = max(largest, int(ids.max()))
+                        file.write(ids)
+                    if is_last:
+                        file.write(ending)
+                        total += 1
+                        ends.append(total)
+                size += length
+                bar.update(length)
+            file.flush()
+            os.fsync(file.fileno())
+        with open(f"{scratch}.npy", "wb") as file:
+            np.save(file, np.array(ends, np.int64))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(f"{scratch}.bin", f"{target}.bin")
+        os.replace(f"{scratch}.npy", f"{target}.npy")
+        counts = {"tokens": total, "documents": len(ends), "bytes": size, "largest": largest}
+        _write_json(target.with_suffix(".json"), counts)
+    finally:
+        for suffix in (".bin", ".npy"):
+            Path(f"{scratch}{suffix}").unlink(missing_ok=True)
+
+
+def _batches(documents: Iterable[str], cut: bool) -> Iterator[tuple[list[str], list[bool], int]]:
+    """Pieces of documents, for each whether it is its document's last, and their length in UTF-8 bytes."""
+    pieces, last, characters, length = [], [], 0, 0
+    for text in documents:
+        for piece, is_last in _pieces(text) if cut else ((text, True),):
+            pieces.append(piece)
+            last.append(is_last)
+            characters += len(piece)
+            length += len(piece) if piece.isascii() else len(piece.encode("utf-8", "surrogatepass"))
+            if characters >= _BATCH_CHARACTERS:
+                yield pieces, last, length
+                pieces, last, characters, length = [], [], 0, 0
+    if pieces:
+        yield pieces, last, length
+
+
+def _pieces(text: str) -> Iterator[tuple[str, bool]]:
+    start = 0
+    while len(text) - start > _PIECE and (cut := _SAFE_CUT.search(text, start + _PIECE)):
+        yield text[start : cut.end()], False
+        start = cut.end()
+    yield text[start:], True
+
+
+def _can_be_cut(backend: Tokenizer) -> bool:
+    """Whether a text cut at single line ends has the same tokens: known for the byte-level pattern alone."""
+    settings = json.loads(backend.to_str())
+    before = settings["pre_tokenizer"] or {}
+    return (
+        settings["normalizer"] is None
+        and before.get("type") == "ByteLevel"
+        and before.get("use_regex", False)
+        and not before.get("add_prefix_space", True)
+    )
+
+
+def _join(staging: Path, folder: Path, identity: dict[str, Any], vocabulary: int, count: int) -> Corpus | None:
+    """Makes the staged shards the corpus, if all are there."""
+    records = [staging / f"{_name(number)}.json" for number in range(count)]
+    if not all(record.exists() for record in records):
+        done = sum(record.exists() for record in records)
+        logger.info("%d of %d shards of %s are made; the other parts are still to come", done, count, folder)
+        return None
+    shards = [_read_json(record) for record in records]
+    manifest = identity | {"dtype": _dtype(vocabulary).name}
+    manifest |= {key: sum(shard[key] for shard in shards) for key in ("tokens", "documents", "bytes")}
+    manifest |= {"largest": max(shard["largest"] for shard in shards), "shards": shards}
+    _write_json(staging / "manifest.json", manifest)
+    for path in [*records, staging / "identity.json", *staging.glob(".*")]:  # hidden: left by a process that was killed
+        path.unlink(missing_ok=True)
+    if folder.exists():
+        shutil.rmtree(folder)
+    staging.rename(folder)
     return Corpus(folder)
 
 
-def _write_tokens(texts: Iterable[str], tokenizer, staging: Path, end_token_id: int) -> dict[str, Any]:
-    dtype = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
-    ends, total, size = [], 0, 0
-    # A truncation or padding that is set in tokenizer.json would cut or fill every document.
-    backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
-    backend.no_truncation()
-    backend.no_padding()
-    with (
-        open(staging / "tokens.bin", "wb") as file,
-        tqdm(desc="Tokenising", unit="B", unit_scale=True, disable=None) as bar,
-    ):
-        for batch in _batches(texts):
-            for encoding in backend.encode_batch_fast(batch, add_special_tokens=False):
-                ids = np.array(encoding.ids, dtype=dtype)
-                file.write(ids.tobytes())
-                file.write(dtype.type(end_token_id).tobytes())
-                total += len(ids) + 1
-                ends.append(total)
-            batch_bytes = sum(len(text.encode("utf-8", "surrogatepass")) for text in batch)
-            size += batch_bytes
-            bar.update(batch_bytes)
-        file.flush()
-        os.fsync(file.fileno())
-    if not ends:
-        raise InputError("the text holds no document")
-    np.save(staging / "documents.npy", np.array(ends, np.int64))
-    return {"dtype": dtype.name, "tokens": total, "documents": len(ends), "bytes": size}
+def _dtype(vocabulary: int) -> np.dtype:
+    return np.dtype(np.uint16 if vocabulary <= 2**16 else np.uint32)
 
 
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    batch, characters = [], 0
-    for text in texts:
-        batch.append(text)
-        characters += len(text)
-        if characters >= _BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
 
 
-def fit_vocabulary(config, tokenizer, block_size: int) -> None:
-    """Writes a tokenizer's size and special tokens into a model config; checks that a block fits its positions."""
-    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    if positions is not None and block_size > positions:
-        raise InputError(
-            f"block_size {block_size} is over the model's {positions} positions; "
-            "give a smaller --block_size or more positions in the model"
-        )
-    config.vocab_size = len(tokenizer)
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        setattr(config, name, getattr(tokenizer, name))
-
-
-@dataclass
-class TextData:
-    """What a text recipe trains on. `train` and `eval` are `Blocks`."""
-
-    tokenizer: Any
-    train: Blocks
-    eval: Blocks
-
-
-def load_text_data(text: TextArguments, corpus: CorpusArguments, style: str) -> TextData:
-    """Texts, tokenizer and blocks for a recipe; the first process builds what is missing, the others then open it.
-
-    Args:
-        style: "gpt2" (documents end with the end-of-text token) or "bert" (blocks stand between [CLS] and [SEP]).
-    """
-    with PartialState().main_process_first():
-        train, held_out = load_texts(text, "train"), load_texts(text, "eval")
-        root = Path(corpus.corpus_dir) if corpus.corpus_dir else cache_folder()
-        tokenizer = _tokenizer(corpus, train, style, root / "tokenizers")
-        end = tokenizer.eos_token_id if style == "gpt2" else tokenizer.sep_token_id
-        if end is None:
-            raise InputError(f"the tokenizer has no {'end-of-text' if style == 'gpt2' else '[SEP]'} token")
-        parts = []
-        for texts in (train, held_out):
-            name = hashlib.sha256(f"{texts.fingerprint()}{tokenizer_hash(tokenizer)}".encode()).hexdigest()[:16]
-            parts.append(build_corpus(texts, tokenizer, root / "corpora" / name, end))
-    around = ([], []) if style == "gpt2" else ([tokenizer.cls_token_id], [tokenizer.sep_token_id])
-    blocks = [Blocks(part, corpus.block_size, *around) for part in parts]
-    return TextData(tokenizer, *blocks)
-
-
-def _tokenizer(corpus: CorpusArguments, train, style: str, root: Path):
-    if corpus.tokenizer is not None:
-        return load_tokenizer(corpus.tokenizer)
-    name = hashlib.sha256(f"{VERSION}{style}{corpus.vocab_size}{train.fingerprint()}".encode()).hexdigest()[:16]
-    if not (root / name / "tokenizer.json").exists():
-        logger.info("No tokenizer given: training a BPE of %s entries on the text", f"{corpus.vocab_size:,}")
-        staging = Path(tempfile.mkdtemp(prefix=".new-", dir=_made(root)))
-        train_bpe(train, corpus.vocab_size, style).save_pretrained(staging)
-        shutil.rmtree(root / name, ignore_errors=True)
-        staging.rename(root / name)
-    return load_tokenizer(str(root / name))
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    staging = path.with_name(f".{path.name}.{os.getpid()}")
+    staging.write_text(json.dumps(value, indent=1))
+    staging.replace(path)

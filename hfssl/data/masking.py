@@ -120,4 +120,6 @@ class MaskingCollator:
         if self.positions:
             most = max(1, round(self.probability * input_ids.shape[1]))
             batch["masked_positions"] = np.argsort(labels == IGNORED, axis=1, kind="stable")[:, :most]
+        if "document_ids" in items[0]:
+            batch["document_ids"] = np.stack([item["document_ids"] for item in items])
         return {name: torch.from_numpy(value) for name, value in batch.items()}

@@ -59,11 +59,14 @@ def score_language(model, dataset: Dataset, collator, batch_size: int = 16, limi
     return LanguageScore(total, loss / max(total, 1), right / max(total, 1))
 
 
-def unigram_loss(train: np.ndarray, held_out: np.ndarray, vocab_size: int) -> float:
-    """Nats a token of the held-out tokens under the training tokens' frequencies (add-one smoothed)."""
-    counts = np.bincount(train, minlength=vocab_size) + 1
-    log_probabilities = np.log(counts / counts.sum())
-    return float(-log_probabilities[held_out].mean())
+def unigram_loss(train: np.ndarray, held_out: np.ndarray) -> float:
+    """Nats a token of the held-out tokens under the training tokens' frequencies (add-one smoothed).
+
+    Args:
+        train, held_out: how often each id occurs, (V,), as `Corpus.frequencies` counts.
+    """
+    log_probabilities = np.log((train + 1) / (train + 1).sum())
+    return float(-(held_out * log_probabilities).sum() / held_out.sum())
 
 
 def byte_entropy(text: bytes) -> float:
@@ -76,9 +79,14 @@ def byte_entropy(text: bytes) -> float:
 def most_frequent_accuracy(
     dataset: Dataset, collator, train: np.ndarray, specials=(), limit: int | None = None
 ) -> float:
-    """How many masked tokens are right if the training text's most frequent token is always the answer."""
-    counts = np.bincount(train)
-    counts[[token for token in specials if token < len(counts)]] = 0
+    """How many masked tokens are right if the training text's most frequent token is always the answer.
+
+    Args:
+        train: how often each id occurs in the training text, (V,).
+        specials: ids that are never an answer.
+    """
+    counts = train.copy()
+    counts[list(specials)] = 0
     answer, right, total = int(counts.argmax()), 0, 0
     for start in range(0, min(len(dataset), limit or len(dataset)), 64):
         stop = min(start + 64, len(dataset), limit or len(dataset))

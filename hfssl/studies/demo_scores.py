@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
+from hfssl.data.blocks import CausalCollator, CorpusArguments, load_text_data
 from hfssl.data.builtin import builtin_texts
-from hfssl.data.corpus import CausalCollator, CorpusArguments, load_text_data
 from hfssl.data.images import load_images
 from hfssl.data.masking import MaskingCollator
 from hfssl.data.sources import TextArguments
@@ -79,11 +79,16 @@ def _data(folder: Path, name: str):
     return load_text_data(TextArguments(), corpus, style)
 
 
+def _unigram(data) -> float:
+    size = len(data.tokenizer)
+    return unigram_loss(data.train.corpus.frequencies(size), data.eval.corpus.frequencies(size))
+
+
 def _gpt_row(model, folder: Path, anchors: dict) -> dict[str, str]:
     data = _data(folder, "gpt")
     score = score_language(model, data.eval, CausalCollator())
     per_byte = data.eval.corpus.tokens_per_byte
-    unigram = unigram_loss(data.train.corpus.tokens, data.eval.corpus.tokens, len(data.tokenizer))
+    unigram = _unigram(data)
     text = "".join(builtin_texts("prose", "validation")).encode()
     anchors["GPT"] = (unigram, "unigram")
     return {
@@ -99,11 +104,10 @@ def _bert_row(model, folder: Path, anchors: dict) -> dict[str, str]:
     collator = MaskingCollator(data.tokenizer)
     score = score_language(model, data.eval, collator, limit=BERT_BLOCKS)
     specials = data.tokenizer.all_special_ids
-    frequent = most_frequent_accuracy(data.eval, collator, data.train.corpus.tokens, specials, limit=BERT_BLOCKS)
-    anchors["BERT"] = (
-        unigram_loss(data.train.corpus.tokens, data.eval.corpus.tokens, len(data.tokenizer)),
-        "unigram",
+    frequent = most_frequent_accuracy(
+        data.eval, collator, data.train.corpus.frequencies(len(data.tokenizer)), specials, limit=BERT_BLOCKS
     )
+    anchors["BERT"] = (_unigram(data), "unigram")
     return {
         "model": "bert",
         "figure": "masked tokens right, held-out prose",

@@ -1,13 +1,19 @@
-"""What happens beside the steps: a signal saves and stops."""
+"""What happens beside the steps: a signal saves and stops; progress is shown."""
 
 from __future__ import annotations
 
+import logging
 import signal
+import sys
 import threading
+import time
 
 import torch
 import torch.distributed as dist
+from tqdm.auto import tqdm
 from transformers import TrainerCallback
+
+logger = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -55,3 +61,54 @@ class StopOnSignal(TrainerCallback):
         dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self._group)
         self.received = int(flag) or None
         return self.received is not None
+
+
+class Progress(TrainerCallback):
+    """A bar with the loss, the speed and the time that is left; without a terminal a plain line at each log.
+
+    Written to standard error: standard output is for results.
+    """
+
+    def __init__(self):
+        self._bar: tqdm | None = None
+        self._from, self._began = 0, 0.0
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._from, self._began = state.global_step, time.perf_counter()
+        if state.is_world_process_zero and sys.stderr.isatty() and not args.disable_tqdm:
+            self._bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", dynamic_ncols=True)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self._bar is not None:
+            self._bar.update(state.global_step - self._bar.n)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if not state.is_world_process_zero or not logs or not ("loss" in logs or "eval_loss" in logs):
+            return
+        parts = [f"{name} {logs[name]:.4g}" for name in ("loss", "eval_loss") if name in logs]
+        parts += [
+            f"{logs[f'{unit}_per_second']:,.0f} {unit}/s"
+            for unit in ("tokens", "images", "samples")
+            if f"{unit}_per_second" in logs
+        ]
+        if self._bar is not None:
+            self._bar.set_postfix_str(", ".join(parts))
+            return
+        done = state.global_step - self._from
+        if "loss" in logs and done:
+            left = (time.perf_counter() - self._began) / done * (state.max_steps - state.global_step)
+            parts.append(f"{_duration(left)} left")
+        logger.info("step %d of %d: %s", state.global_step, state.max_steps, ", ".join(parts))
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

@@ -13,11 +13,11 @@ import transformers.trainer
 from accelerate import skip_first_batches as accelerate_skip_first_batches
 from transformers import BertForMaskedLM, Trainer
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_callback import ExportableState, TrainerState
+from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback, TrainerState
 
 from hfssl.data.sampling import OrderedBatches, OrderedDataLoader, single_threaded_worker
 from hfssl.errors import InputError
-from hfssl.training.callbacks import StopOnSignal
+from hfssl.training.callbacks import Progress, StopOnSignal
 from hfssl.training.checkpoint import newest, publish, rotate, step_of
 
 
@@ -48,6 +48,9 @@ class PretrainingTrainer(Trainer):
             self.model_accepts_loss_kwargs = False
         self.stop = StopOnSignal()
         self.add_callback(self.stop)
+        for printer in (ProgressCallback, PrinterCallback):
+            self.remove_callback(printer)
+        self.add_callback(Progress())
         self._unit, self._units, self._since = "samples", 0, time.perf_counter()
         self._began: float | None = None  # when training began, less the seconds of the parts before a resume
 

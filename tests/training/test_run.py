@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel, TrainerCallback
 
-from hfssl.data.corpus import CausalCollator
+from hfssl.data.blocks import CausalCollator
 from hfssl.data.masking import IGNORED
 from hfssl.errors import InputError
 from hfssl.training import PretrainingArguments, PretrainingTrainer, run
