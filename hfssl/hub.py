@@ -25,6 +25,9 @@ PAPERS = {
 }
 
 
+SHOWN = ("eval_loss", "eval_unigram_loss", "eval_perplexity", "eval_bits_per_byte", "eval_accuracy")  # of the metrics
+
+
 def loading_code(folder: str | Path) -> str:
     """Three lines of Python that load a saved directory; hfssl need not be installed."""
     config = json.loads((Path(folder) / "config.json").read_text())
@@ -66,7 +69,7 @@ def write_model_card(
         pipeline_tag=pipeline_tag,
     )
     rows = [(name, value) for name, value in figures]
-    rows += [(name, f"{value:.4f}") for name, value in run.get("metrics", {}).items() if name == "eval_loss"]
+    rows += [(name, f"{value:.4f}") for name, value in run.get("metrics", {}).items() if name in SHOWN]
     parts = [
         f"# {folder.name}",
         f"Pretrained from scratch, without labels, with hfssl {__version__}.",

@@ -6,6 +6,7 @@ Memory is bounded by one batch: nothing is kept but sums.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,30 +34,77 @@ class LanguageScore:
 
 
 @torch.no_grad()
-def score_language(model, dataset: Dataset, collator, batch_size: int = 16, limit: int | None = None) -> LanguageScore:
+def score_language(
+    model,
+    dataset: Dataset,
+    collator,
+    batch_size: int = 16,
+    limit: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+) -> LanguageScore:
     """Scores a causal or masked language model on blocks.
 
     Args:
-        model: returns `logits` (B, T, V) for `input_ids` (B, T).
+        model: one of `hfssl.models.modeling_lm`, or any that returns `logits` (B, T, V) for `input_ids` (B, T).
         collator: gives "labels" (B, T); for a causal model those of the input itself, shifted here.
         limit: how many blocks, from the first; all by default.
+        rank, world_size: take every `world_size`-th block from the `rank`-th on; add up the results with `together`.
     """
-    causal = not model.__class__.__name__.endswith("ForMaskedLM")
-    subset = torch.utils.data.Subset(dataset, range(min(len(dataset), limit or len(dataset))))
-    training, total, loss, right = model.training, 0, 0.0, 0
+    subset = torch.utils.data.Subset(dataset, range(rank, min(len(dataset), limit or len(dataset)), world_size))
+    training, sums = model.training, np.zeros(3)
     model.eval()
     for batch in DataLoader(subset, batch_size=batch_size, collate_fn=collator):
-        labels = batch.pop("labels").to(model.device)
-        logits = model(**{key: value.to(model.device) for key, value in batch.items()}).logits
-        if causal:
-            logits, labels = logits[:, :-1], labels[:, 1:]
-        predicted = labels != IGNORED
-        logits, labels = logits[predicted].float(), labels[predicted]  # (N, V), (N,)
-        loss += torch.nn.functional.cross_entropy(logits, labels, reduction="sum").item()
-        right += (logits.argmax(-1) == labels).sum().item()
-        total += len(labels)
+        batch = {key: value.to(model.device) for key, value in batch.items()}
+        sums += model.score(**batch) if hasattr(model, "score") else _score_logits(model, **batch)
     model.train(training)
-    return LanguageScore(total, loss / max(total, 1), right / max(total, 1))
+    return together([sums])
+
+
+def together(sums: list[Sequence[float]]) -> LanguageScore:
+    """One score of several processes' (summed loss, right answers, targets)."""
+    loss, right, count = np.sum(sums, axis=0)
+    return LanguageScore(int(count), float(loss / max(count, 1)), float(right / max(count, 1)))
+
+
+def _score_logits(model, labels: torch.Tensor, **inputs) -> tuple[float, int, int]:
+    logits = model(**inputs).logits
+    if not type(model).__name__.endswith("ForMaskedLM"):
+        logits, labels = logits[:, :-1], labels[:, 1:]
+    predicted = labels != IGNORED
+    logits, labels = logits[predicted].float(), labels[predicted]  # (N, V), (N,)
+    loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum").item()
+    return loss, (logits.argmax(-1) == labels).sum().item(), len(labels)
+
+
+@torch.no_grad()
+def pseudo_perplexity(
+    model, blocks: Sequence[np.ndarray], mask_token_id: int, specials=(), batch_size: int = 64
+) -> float:
+    """The exponential of the mean loss when each token in turn is the only one hidden (Salazar et al. 2020, eq. 3).
+
+    Costs one forward pass a token.
+
+    Args:
+        model: a masked language model.
+        blocks: token ids (T,) each.
+        specials: ids that are never hidden.
+    """
+    total, count, training = 0.0, 0, model.training
+    model.eval()
+    for block in blocks:
+        ids = torch.as_tensor(np.asarray(block), device=model.device)
+        for positions in torch.tensor([i for i, t in enumerate(ids.tolist()) if t not in set(specials)]).split(
+            batch_size
+        ):
+            rows = torch.arange(len(positions))
+            hidden = ids.repeat(len(positions), 1)
+            hidden[rows, positions] = mask_token_id
+            logits = model(input_ids=hidden).logits[rows, positions].float()
+            total += torch.nn.functional.cross_entropy(logits, ids[positions], reduction="sum").item()
+            count += len(positions)
+    model.train(training)
+    return math.exp(total / max(count, 1))
 
 
 def unigram_loss(train: np.ndarray, held_out: np.ndarray) -> float:

@@ -110,6 +110,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return *grads, None, None
 
 
+@torch.no_grad()
+def linear_scores(hidden, weight, bias, targets, chunk_size: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `linear_cross_entropy`, without gradients: the summed cross-entropy and how many targets are the likeliest."""
+    chunk_size = chunk_size or max(16, _CPU_LOGITS // weight.shape[0])
+    total = torch.zeros((), dtype=torch.float64, device=hidden.device)
+    right = torch.zeros((), dtype=torch.int64, device=hidden.device)
+    for first in range(0, len(hidden), chunk_size):
+        target = targets[first : first + chunk_size]
+        logits = nn.functional.linear(hidden[first : first + chunk_size], weight, bias).float()  # (c, V)
+        total += nn.functional.cross_entropy(logits, target, reduction="sum", ignore_index=IGNORED)
+        right += (logits.argmax(-1) == target).sum()  # -100 is never the likeliest
+    return total, right
+
+
 class _Training:
     """What the four classes share; each has `stock`, the class that it trains and saves as."""
 
@@ -128,6 +142,17 @@ class _Training:
     def count_targets(cls, labels: torch.Tensor) -> torch.Tensor:
         """How many tokens a batch's labels (B, T) have the model predict."""
         return (labels != IGNORED).sum()
+
+    def _predicted(self, input_ids, labels, **kwargs) -> tuple[torch.Tensor, nn.Linear, torch.Tensor]:
+        """The hidden states (N, D) that the head is to read, the head, and the targets (N,)."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def score(self, input_ids, labels, **kwargs) -> tuple[float, int, int]:
+        """Of a batch: the summed loss (nats), how many targets are the likeliest token, and the number of targets."""
+        hidden, head, targets = self._predicted(input_ids, labels, **kwargs)
+        total, right = linear_scores(hidden, head.weight, head.bias, targets)
+        return float(total), int(right), int((targets != IGNORED).sum())
 
     def _mean(self, total: torch.Tensor, count: torch.Tensor | int, num_items_in_batch) -> torch.Tensor:
         if num_items_in_batch is None:
@@ -153,19 +178,25 @@ class _CausalTraining(_Training):
             document_ids: (B, T), which document each token is of. Attention then stays inside a document and positions
                 count from its beginning. transformers derives the mask from positions that begin again.
         """
-        if document_ids is not None:
-            kwargs["position_ids"] = positions_within(document_ids)
-            kwargs["use_cache"] = False  # with a cache transformers does not look at the positions
         if labels is None:
-            return super().forward(input_ids, **kwargs)
-        hidden = self.base_model(input_ids, **{**kwargs, "use_cache": False})[0]  # (B, T, D)
+            return super().forward(input_ids, **self._apart(document_ids), **kwargs)
+        hidden, head, targets = self._predicted(input_ids, labels, document_ids, **kwargs)
+        total = linear_cross_entropy(hidden, head.weight, head.bias, targets)
+        return CausalLMOutput(loss=self._mean(total, (targets != IGNORED).sum(), num_items_in_batch))
+
+    def _predicted(self, input_ids, labels, document_ids=None, **kwargs):
+        kwargs |= {**self._apart(document_ids), "use_cache": False}
+        hidden = self.base_model(input_ids, **kwargs)[0]  # (B, T, D)
         if document_ids is not None:  # the first token of a document is predicted from nothing
             starts = nn.functional.pad(document_ids[:, 1:] != document_ids[:, :-1], (1, 0))
             labels = labels.masked_fill(starts, IGNORED)
-        total = linear_cross_entropy(
-            hidden[:, :-1].flatten(0, 1), self.lm_head.weight, self.lm_head.bias, labels[:, 1:].flatten()
-        )
-        return CausalLMOutput(loss=self._mean(total, self.count_targets(labels), num_items_in_batch))
+        return hidden[:, :-1].flatten(0, 1), self.lm_head, labels[:, 1:].flatten()
+
+    def _apart(self, document_ids) -> dict[str, Any]:
+        if document_ids is None:
+            return {}
+        # With a cache transformers does not look at the positions.
+        return {"position_ids": positions_within(document_ids), "use_cache": False}
 
 
 class _MaskedTraining(_Training):
@@ -188,21 +219,26 @@ class _MaskedTraining(_Training):
             masked_positions: (B, M), where the predicted tokens are, as `MaskingCollator` gives them; where a row has
                 fewer than M, any other position. They spare a wait for the device, which would have to count.
         """
-        if document_ids is not None:
-            kwargs["position_ids"] = positions_within(document_ids)
-            kwargs["attention_mask"] = self._document_mask(document_ids)
         if labels is None:
-            return super().forward(input_ids, **kwargs)
-        hidden = self.base_model(input_ids, **kwargs)[0]  # (B, T, D)
+            return super().forward(input_ids, **self._apart(document_ids), **kwargs)
+        hidden, head, targets = self._predicted(input_ids, labels, document_ids, masked_positions, **kwargs)
+        total = linear_cross_entropy(hidden, head.weight, head.bias, targets)
+        return MaskedLMOutput(loss=self._mean(total, self.count_targets(labels), num_items_in_batch))
+
+    def _predicted(self, input_ids, labels, document_ids=None, masked_positions=None, **kwargs):
+        hidden = self.base_model(input_ids, **self._apart(document_ids), **kwargs)[0]  # (B, T, D)
         if masked_positions is None:
             chosen = (labels != IGNORED).flatten().nonzero()[:, 0]
             hidden, targets = hidden.flatten(0, 1)[chosen], labels.flatten()[chosen]
         else:
             hidden = hidden.gather(1, masked_positions[..., None].expand(-1, -1, hidden.shape[-1])).flatten(0, 1)
             targets = labels.gather(1, masked_positions).flatten()
-        hidden, decoder = self._head(hidden)  # (N, D)
-        total = linear_cross_entropy(hidden, decoder.weight, decoder.bias, targets)
-        return MaskedLMOutput(loss=self._mean(total, self.count_targets(labels), num_items_in_batch))
+        return *self._head(hidden), targets
+
+    def _apart(self, document_ids) -> dict[str, Any]:
+        if document_ids is None:
+            return {}
+        return {"position_ids": positions_within(document_ids), "attention_mask": self._document_mask(document_ids)}
 
     def _document_mask(self, document_ids: torch.Tensor) -> torch.Tensor:
         same = document_ids[:, None, :, None] == document_ids[:, None, None, :]  # (B, 1, T, T)

@@ -161,5 +161,7 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 
 def _say_what_was_written(trainer, metrics: dict[str, float]) -> None:
     """Says what was written and where, on standard error, where the logs go."""
-    loss = f", evaluation loss {metrics['eval_loss']:.4f}" if "eval_loss" in metrics else ""
-    logger.info("Trained %d steps%s; the model is in %s", trainer.state.global_step, loss, trainer.args.output_dir)
+    names = ("eval_loss", "eval_unigram_loss", "eval_perplexity", "eval_bits_per_byte", "eval_accuracy")
+    figures = "".join(f", {name[5:].replace('_', ' ')} {metrics[name]:.4f}" for name in names if name in metrics)
+    held_out = f"; on held-out data{figures[1:]}" if figures else ""
+    logger.info("Trained %d steps%s; the model is in %s", trainer.state.global_step, held_out, trainer.args.output_dir)

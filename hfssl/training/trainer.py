@@ -17,8 +17,11 @@ from transformers.trainer_callback import ExportableState, PrinterCallback, Prog
 
 from hfssl.data.sampling import OrderedBatches, OrderedDataLoader, single_threaded_worker
 from hfssl.errors import InputError
+from hfssl.evaluation.language import score_language, together, unigram_loss
 from hfssl.training.callbacks import Progress, StopOnSignal
 from hfssl.training.checkpoint import newest, publish, rotate, step_of
+
+MASKED = ("bert", "modernbert")  # their loss is of the hidden tokens alone, so no bits a byte
 
 
 def _skip_first_batches(dataloader, num_batches: int = 0):
@@ -123,8 +126,37 @@ class PretrainingTrainer(Trainer):
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         began = time.perf_counter()
-        metrics = super().evaluate(*args, **kwargs)
+        if hasattr(self.model, "score"):
+            metrics = self._evaluate_language(*args, **kwargs)
+        else:
+            metrics = super().evaluate(*args, **kwargs)
         self._since += time.perf_counter() - began  # evaluation does not count against the training speed
+        return metrics
+
+    def _evaluate_language(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict[str, float]:
+        """Loss, perplexity, bits a byte (left-to-right models) and accuracy; no logits are kept, whatever the size."""
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        rank, world_size = self.args.process_index, self.args.world_size
+        with self.compute_loss_context_manager(), self.accelerator.autocast():
+            score = score_language(
+                self.model, dataset, self.data_collator, self.args.eval_batch_size, rank=rank, world_size=world_size
+            )
+        if world_size > 1:
+            parts = [None] * world_size
+            dist.all_gather_object(parts, (score.loss * score.tokens, score.accuracy * score.tokens, score.tokens))
+            score = together(parts)
+        metrics = {"loss": score.loss, "perplexity": score.perplexity, "accuracy": score.accuracy}
+        corpus = getattr(dataset, "corpus", None)
+        if corpus is not None:
+            if self.model.config.model_type not in MASKED:
+                metrics["bits_per_byte"] = score.bits_per_byte(corpus.tokens_per_byte)
+            if hasattr(self.train_dataset, "corpus"):
+                size = self.model.config.vocab_size
+                train, held_out = self.train_dataset.corpus.frequencies(size), corpus.frequencies(size)
+                metrics["unigram_loss"] = unigram_loss(train, held_out)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _save(self, output_dir=None, state_dict=None) -> None:

@@ -10,7 +10,15 @@ from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadMode
 
 from hfssl.data.blocks import CausalCollator
 from hfssl.data.masking import IGNORED
-from hfssl.evaluation.language import byte_entropy, most_frequent_accuracy, score_language, unigram_loss
+from hfssl.evaluation.language import (
+    byte_entropy,
+    most_frequent_accuracy,
+    pseudo_perplexity,
+    score_language,
+    together,
+    unigram_loss,
+)
+from hfssl.models.modeling_lm import language_model
 
 VOCABULARY = 11
 
@@ -101,3 +109,30 @@ def test_the_most_frequent_token_as_the_answer():
     labels = rows.ids[:, ::3]
     train = np.array([0, 1, 30, 20, 1, 9, 0, 0, 0, 0, 0])
     assert most_frequent_accuracy(rows, collator, train, specials=[2]) == pytest.approx((labels == 3).mean())
+
+
+@pytest.mark.parametrize("kind", ["causal", "masked"])
+def test_the_training_classes_score_the_same_and_shares_add_up(kind):
+    stock, collator = (causal(), CausalCollator()) if kind == "causal" else (masked(), EveryThird())
+    ours = language_model(stock.config).eval()
+    ours.load_state_dict(stock.state_dict())
+    rows = Rows()
+    expected, found = score_language(stock, rows, collator), score_language(ours, rows, collator, batch_size=2)
+    assert found.tokens == expected.tokens and found.accuracy == expected.accuracy
+    assert found.loss == pytest.approx(expected.loss, rel=1e-6)
+    shares = [score_language(ours, rows, collator, rank=rank, world_size=3) for rank in range(3)]
+    whole = together([(share.loss * share.tokens, share.accuracy * share.tokens, share.tokens) for share in shares])
+    assert whole.tokens == expected.tokens and whole.loss == pytest.approx(expected.loss, rel=1e-6)
+
+
+@torch.no_grad()
+def test_pseudo_perplexity_equals_one_token_at_a_time():
+    model, rows, losses = masked(), Rows(3).ids, []
+    for row in rows:
+        for position, token in enumerate(row):
+            if token != 4:
+                hidden = row.copy()
+                hidden[position] = 1
+                losses.append(-model(torch.tensor(hidden)[None]).logits[0, position].log_softmax(-1)[token].item())
+    found = pseudo_perplexity(model, list(rows), mask_token_id=1, specials=[4], batch_size=3)
+    assert found == pytest.approx(math.exp(np.mean(losses)), rel=1e-5)
