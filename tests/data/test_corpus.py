@@ -163,7 +163,7 @@ def test_a_full_disk_is_one_line(tmp_path, texts, tokenizer, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module.os, "fsync", full)
-    with pytest.raises(InputError, match="cannot write the corpus .*: No space left on device"):
+    with pytest.raises(InputError, match=r"cannot write the corpus .*: No space left on device"):
         build_corpus(texts, tokenizer, tmp_path / "c", 0)
     assert not (tmp_path / "c").exists()
 
@@ -222,7 +222,7 @@ def test_a_prepared_corpus_of_another_tokenizer(prepared, tmp_path):
 
 def test_a_token_over_the_vocabulary(tmp_path, texts, tokenizer):
     corpus = build_corpus(texts, tokenizer, tmp_path / "c", 0)
-    with pytest.raises(InputError, match="holds the token id 5.., but the vocabulary has 300 entries"):
+    with pytest.raises(InputError, match=r"holds the token id 5.., but the vocabulary has 300 entries"):
         corpus.check_vocabulary(300)
     shutil.rmtree(tmp_path / "c")
 
