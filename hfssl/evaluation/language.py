@@ -68,6 +68,7 @@ def together(sums: list[Sequence[float]]) -> LanguageScore:
 
 
 def _score_logits(model, labels: torch.Tensor, **inputs) -> tuple[float, int, int]:
+    inputs.setdefault("attention_mask", torch.ones_like(inputs["input_ids"]))  # blocks are full; without it a warning
     logits = model(**inputs).logits
     if not type(model).__name__.endswith("ForMaskedLM"):
         logits, labels = logits[:, :-1], labels[:, 1:]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from hfssl.errors import InputError
 from hfssl.hub import write_model_card
@@ -35,6 +36,7 @@ def run(trainer: PretrainingTrainer) -> dict[str, float]:
         InputError: if the output folder holds another run, or anything that is not a run.
         SystemExit: with 128 + the signal's number, after a signal was answered with a checkpoint.
     """
+    disable_progress_bar()  # of loading and saving files: a line each, between those of the training
     args = trainer.args
     output_dir = Path(args.output_dir)
     identity = describe(trainer)
