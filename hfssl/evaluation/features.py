@@ -189,7 +189,9 @@ def extract_features(
     try:
         with torch.inference_mode():
             starts = range(0, len(images), batch_size)
-            for start in tqdm(starts, desc=f"Features of {encoder.name}", disable=not progress, leave=False):
+            for start in tqdm(
+                starts, desc=f"Features of {encoder.name}", disable=None if progress else True, leave=False
+            ):
                 batch = [images[i] for i in range(start, min(start + batch_size, len(images)))]
                 batch = stack_images([item["image"] if isinstance(item, dict) else item for item in batch])
                 pixels = eval_view(batch, encoder.image_size, encoder.mean, encoder.std, encoder.crop_ratio)

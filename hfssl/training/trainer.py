@@ -43,8 +43,10 @@ class PretrainingTrainer(Trainer):
     * Each log line says how many tokens or images a second were processed, over all processes.
     """
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(self, model, args, train_dataset=None, **kwargs):
+        if train_dataset is not None:  # Trainer makes the output folder: a batch over the data is refused before
+            OrderedBatches(len(train_dataset), args.train_batch_size, world_size=args.world_size)
+        super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         if type(self.model) is BertForMaskedLM:
             # The stock head takes the count of predicted tokens and ignores it, so that its loss grows with the number
             # of accumulation steps (transformers issue 47688). Without the count, Trainer takes the mean of the means.

@@ -1,0 +1,85 @@
+"""What a user gets wrong, at the command: one line on standard error, exit code 2, nothing left behind."""
+
+import gzip
+import runpy
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from hfssl.programs import program
+
+
+def _files(folder):
+    """The inputs that the cases name."""
+    folder.mkdir()
+    (folder / "empty.txt").touch()
+    (folder / "nothing").mkdir()
+    (folder / "nothing" / "notes.pdf").write_bytes(b"%PDF")
+    (folder / "latin.txt").write_bytes("good line\ncaf\xe9 au lait\n".encode("latin-1"))
+    (folder / "broken.jsonl").write_text('{"text": "one"}\n{"text": \n')
+    (folder / "cut.txt.gz").write_bytes(gzip.compress(b"some text that is long enough\n" * 100)[:40])
+    pq.write_table(pa.table({"title": ["a"], "body": ["b"]}), folder / "columns.parquet")
+    (folder / "short.txt").write_text("too short for a block\n\nof this size\n")
+    (folder / "images").mkdir()
+    for number in range(8):
+        Image.fromarray(np.full((16, 16, 3), number * 20, np.uint8)).save(folder / "images" / f"{number}.png")
+    (folder / "images" / "bad.png").write_bytes(b"\x89PNG no more")
+    (folder / "unknown.yaml").write_text("learning_rat: 0.1\n")
+    (folder / "model.yaml").write_text("model: {n_layers: 2}\n")
+    return folder
+
+
+GPT, BERT, SIMCLR = (f"recipes/pretrain_{name}.py" for name in ("gpt", "bert", "simclr"))
+TRAIN_BPE, PROBE = "tokenizers_train/train_bpe.py", "eval/run_probe.py"
+SMOKE = {GPT: "recipes/smoke/gpt.yaml", BERT: "recipes/smoke/bert.yaml", SIMCLR: "recipes/smoke/simclr.yaml"}
+
+CASES = {
+    "a missing file": (GPT, "--text_path {in}/no.txt", "{in}/no.txt"),
+    "an empty file": (GPT, "--text_path {in}/empty.txt", "empty.txt"),
+    "a folder with no usable file": (GPT, "--text_path {in}/nothing", "{in}/nothing"),
+    "not UTF-8": (GPT, "--text_path {in}/latin.txt", "latin.txt' is not utf-8: byte 13"),
+    "not UTF-8 offers --encoding": (GPT, "--text_path {in}/latin.txt", "--encoding"),
+    "no JSON": (BERT, "--text_path {in}/broken.jsonl", "broken.jsonl:2"),
+    "a cut archive": (GPT, "--text_path {in}/cut.txt.gz", "cut.txt.gz"),
+    "no such column": (GPT, "--text_path {in}/columns.parquet", "title"),
+    "too little text": (GPT, "--text_path {in}/short.txt --vocab_size 300", "less than one block"),
+    "a vocabulary under the alphabet": (TRAIN_BPE, "--text_path builtin:prose --vocab_size 100", "25"),
+    "a recipe's vocabulary under the alphabet": (GPT, "--vocab_size 100", "25"),
+    "blocks over the positions": (GPT, "--block_size 4096", "block_size 4096"),
+    "a block of no tokens": (GPT, "--block_size 0", "block_size"),
+    "an unknown key": (GPT, "--config {in}/unknown.yaml", "learning_rate"),
+    "an unknown key of the model": (GPT, "--config {in}/model.yaml", "n_layer"),
+    "a missing config": (GPT, "--config {in}/no.yaml", "no.yaml"),
+    "an unknown flag": (SIMCLR, "--learning_rat 1", "learning_rate"),
+    "an unknown backbone": (SIMCLR, "--model.backbone resnet8t", "resnet"),
+    "a missing image folder": (SIMCLR, "--image_path {in}/no", "{in}/no"),
+    "a folder without images": (SIMCLR, "--image_path {in}/nothing", "{in}/nothing"),
+    "a corrupt image": (SIMCLR, "--image_path {in}/images --per_device_train_batch_size 4", "bad.png"),
+    "a batch over the data": (SIMCLR, "--per_device_train_batch_size 5000", "5,000"),
+    "an unknown builtin": (GPT, "--text_path builtin:prosa", "builtin:prose"),
+    "a Hub id while offline": (GPT, "--text_path somebody/some-text", "somebody/some-text"),
+    "image Hub id while offline": (SIMCLR, "--image_path somebody/some-images", "somebody/some-images"),
+    "a model that is not there": (PROBE, "--model {in}/no --dataset builtin:digits", "{in}/no"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_line_code_2_and_nothing_left(tmp_path, capsys, case):
+    path, arguments, says = CASES[case]
+    folder, out = str(_files(tmp_path / "in")), tmp_path / "out"
+    argv = arguments.replace("{in}", folder).split()
+    if path in SMOKE and "--config" not in argv:
+        argv = ["--config", str(program(SMOKE[path])), *argv]
+    if path != PROBE:
+        argv += ["--output_dir", str(out)]
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(program(path)))["main"](argv)
+    lines = capsys.readouterr().err.splitlines()
+    assert left.value.code == 2
+    errors = [line for line in lines if line.startswith("error: ")]
+    assert len(errors) == 1 and lines[-1] == errors[0], lines
+    assert says.replace("{in}", folder) in errors[0]
+    assert not out.exists()
