@@ -42,6 +42,8 @@ def log_to_stderr() -> None:
 def exits_on_bad_input(main: Callable) -> Callable:
     """Decorates a program's ``main``: an `InputError` becomes one line on standard error and exit code 2.
 
+    Ctrl-C becomes one line and 130.
+
     Of several processes only the first prints, since all of them read the same input.
     """
 
@@ -54,5 +56,9 @@ def exits_on_bad_input(main: Callable) -> Callable:
             if os.environ.get("RANK", "0") == "0":
                 sys.stderr.write(f"error: {one_line(error)}\n")
             raise SystemExit(2) from None
+        except KeyboardInterrupt:
+            if os.environ.get("RANK", "0") == "0":
+                sys.stderr.write("stopped; the same command begins again, with what is already built\n")
+            raise SystemExit(130) from None
 
     return wrapper

@@ -71,9 +71,13 @@ class OrderedBatches(Sampler[list[int]]):
         batch_size: samples in a batch of this process.
         seed: of the permutation; None keeps the dataset's order.
         rank, world_size: which share of each global batch is this process's.
+        offset: of all positions; a run that goes on with another global batch has one, so that it goes on where it
+            was and neither repeats nor leaves out a sample.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int | None = 0, rank: int = 0, world_size: int = 1):
+    def __init__(
+        self, size: int, batch_size: int, seed: int | None = 0, rank: int = 0, world_size: int = 1, offset: int = 0
+    ):
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.rank, self.global_batch = rank, batch_size * world_size
         if self.global_batch > size:
@@ -81,6 +85,7 @@ class OrderedBatches(Sampler[list[int]]):
                 f"a batch of {self.global_batch:,} is larger than the data, {size:,} samples; "
                 "give a smaller --per_device_train_batch_size"
             )
+        self.offset = offset
         self.epoch = 0
         self.start = 0  # the batch of this epoch to begin with, used once
 
@@ -89,7 +94,7 @@ class OrderedBatches(Sampler[list[int]]):
 
     def batch(self, step: int) -> list[int]:
         """The keys of this process's share of the global batch `step`."""
-        first = step * self.global_batch + self.rank * self.batch_size
+        first = step * self.global_batch + self.offset + self.rank * self.batch_size
         positions = np.arange(first, first + self.batch_size)
         keys = positions.copy()
         if self.seed is not None:
@@ -122,7 +127,8 @@ class OrderedDataLoader(DataLoader):
     """A DataLoader over `OrderedBatches` that can be sent to any epoch and batch at no cost."""
 
     def __init__(self, dataset: Dataset, batches: OrderedBatches, **kwargs):
-        super().__init__(EpochIndexed(dataset), batch_sampler=batches, **kwargs)
+        # A generator of its own: the loader draws a seed at each pass, by default from the generator that dropout uses.
+        super().__init__(EpochIndexed(dataset), batch_sampler=batches, generator=torch.Generator(), **kwargs)
 
     def set_epoch(self, epoch: int) -> None:
         self.batch_sampler.epoch = epoch

@@ -6,7 +6,7 @@ Memory is bounded by one batch: nothing is kept but sums.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +42,7 @@ def score_language(
     limit: int | None = None,
     rank: int = 0,
     world_size: int = 1,
+    between: Callable[[], None] | None = None,
 ) -> LanguageScore:
     """Scores a causal or masked language model on blocks.
 
@@ -50,11 +51,15 @@ def score_language(
         collator: gives "labels" (B, T); for a causal model those of the input itself, shifted here.
         limit: how many blocks, from the first; all by default.
         rank, world_size: take every `world_size`-th block from the `rank`-th on; add up the results with `together`.
+        between: called before each batch that every process has; what it raises ends the evaluation.
     """
-    subset = torch.utils.data.Subset(dataset, range(rank, min(len(dataset), limit or len(dataset)), world_size))
+    size = min(len(dataset), limit or len(dataset))
+    subset = torch.utils.data.Subset(dataset, range(rank, size, world_size))
     training, sums = model.training, np.zeros(3)
     model.eval()
-    for batch in DataLoader(subset, batch_size=batch_size, collate_fn=collator):
+    for number, batch in enumerate(DataLoader(subset, batch_size=batch_size, collate_fn=collator)):
+        if between is not None and number < size // world_size // batch_size:
+            between()
         batch = {key: value.to(model.device) for key, value in batch.items()}
         sums += model.score(**batch) if hasattr(model, "score") else _score_logits(model, **batch)
     model.train(training)

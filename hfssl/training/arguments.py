@@ -1,4 +1,4 @@
-"""The training arguments: transformers' own, with pretraining's defaults and three ways to treat an earlier run."""
+"""The training arguments: transformers' own, with pretraining's defaults and the ways to treat an earlier run."""
 
 from __future__ import annotations
 
@@ -43,6 +43,12 @@ class PretrainingArguments(TrainingArguments):
     logging_first_step: bool = field(default=True, metadata={"help": "Log the first step."})
     resume: bool = field(
         default=False, metadata={"help": "Go on with the run in output_dir although some of its settings were others."}
+    )
+    allow_data_change: bool = field(
+        default=False, metadata={"help": "Resume although the training data is other data."}
+    )
+    allow_partial_resume: bool = field(
+        default=False, metadata={"help": "Resume from a checkpoint without its optimizer, schedule or random state."}
     )
     overwrite: bool = field(default=False, metadata={"help": "Delete the run in output_dir and start anew."})
 

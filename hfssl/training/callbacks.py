@@ -18,10 +18,15 @@ logger = logging.getLogger(__name__)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
-class StopOnSignal(TrainerCallback):
-    """SIGTERM, SIGINT and SIGUSR1 let the step finish, save a checkpoint and stop; a second signal leaves at once.
+class Stopped(Exception):
+    """A signal came: training ends after the last step that is whole."""
 
-    With several processes a signal to any of them stops all, after the same step.
+
+class StopOnSignal(TrainerCallback):
+    """SIGTERM, SIGINT and SIGUSR1 end the training after the micro-batch in hand; a second signal leaves at once.
+
+    With several processes a signal to any of them stops all at the same place. Used as a context: the handlers stand
+    inside it.
 
     Attributes:
         received: the signal that came, or None.
@@ -32,13 +37,14 @@ class StopOnSignal(TrainerCallback):
         self._before: dict[int, object] = {}
         self._group = None
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def __enter__(self):
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
-        if args.world_size > 1 and self._group is None:
+        if self._group is None and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             self._group = dist.new_group(backend="gloo")  # a CPU group: asking costs the accelerator no stop
+        return self
 
-    def on_train_end(self, args, state, control, **kwargs):
+    def __exit__(self, *error):
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
@@ -49,17 +55,29 @@ class StopOnSignal(TrainerCallback):
             control.should_save = True
         return control
 
+    def on_substep_end(self, args, state, control, **kwargs):
+        self.check()
+
+    def check(self) -> None:
+        """Raises `Stopped` in all processes if any of them got a signal; all must call it."""
+        if self._agreed():
+            raise Stopped
+
+    def most(self, value: int) -> int:
+        """The largest value of all processes; all must call it."""
+        if self._group is None:
+            return value
+        found = torch.tensor([value])
+        dist.all_reduce(found, op=dist.ReduceOp.MAX, group=self._group)
+        return int(found)
+
     def _note(self, number, frame):
         if self.received is not None:
             raise SystemExit(128 + number)
         self.received = number
 
     def _agreed(self) -> bool:
-        if self._group is None:
-            return self.received is not None
-        flag = torch.tensor([self.received or 0])
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self._group)
-        self.received = int(flag) or None
+        self.received = self.most(self.received or 0) or None
         return self.received is not None
 
 

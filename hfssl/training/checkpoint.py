@@ -2,7 +2,8 @@
 
 A checkpoint is written into a hidden folder beside its place, every file is hashed into `checkpoint.json` and flushed
 to the disk, and the folder is renamed. A resume takes the newest one whose files match their hashes; a damaged one is
-moved aside.
+moved aside. One whose optimizer, schedule or random state was taken away is refused, since a run that went on without
+would look like a resume and be none.
 """
 
 from __future__ import annotations
@@ -15,10 +16,19 @@ import re
 import shutil
 from pathlib import Path
 
+from hfssl.errors import InputError
+
 logger = logging.getLogger(__name__)
 
 MANIFEST = "checkpoint.json"
+# What a resume needs beside the model: one file or folder for each, also as FSDP and DeepSpeed name them.
+STATE = {
+    "optimizer": ("optimizer*", "global_step*", "pytorch_model_fsdp*"),
+    "scheduler": ("scheduler.pt", "global_step*"),
+    "random state": ("rng_state*.pth",),
+}
 _NAME = re.compile(r"checkpoint-(\d+)$")
+_DAMAGED = "damaged-"
 
 
 def publish(staging: str | Path, final: str | Path) -> None:
@@ -35,7 +45,10 @@ def publish(staging: str | Path, final: str | Path) -> None:
 
 
 def fault(checkpoint: str | Path) -> str | None:
-    """What is wrong with a checkpoint, or None: every file of the manifest must be there with its size and hash."""
+    """What is wrong with a checkpoint, or None: every file of the manifest must be there with its size and hash.
+
+    A missing part of the training state is no damage; `missing_state` names it.
+    """
     checkpoint = Path(checkpoint)
     try:
         files = json.loads((checkpoint / MANIFEST).read_text())["files"]
@@ -45,6 +58,8 @@ def fault(checkpoint: str | Path) -> str | None:
         return f"{MANIFEST} is damaged"
     for name, (size, digest) in files.items():
         path = checkpoint / name
+        if not path.exists() and any(Path(name).match(form) for forms in STATE.values() for form in forms):
+            continue
         if not path.is_file():
             return f"{name} is missing"
         if path.stat().st_size != size:
@@ -52,6 +67,13 @@ def fault(checkpoint: str | Path) -> str | None:
         if _digest(path)[1] != digest:
             return f"{name} does not match its hash"
     return None
+
+
+def missing_state(checkpoint: str | Path) -> list[str]:
+    """Which parts of the training state a checkpoint lacks: of "optimizer", "scheduler", "random state"."""
+    return [
+        name for name, forms in STATE.items() if not any(path for form in forms for path in Path(checkpoint).glob(form))
+    ]
 
 
 def checkpoints(output_dir: str | Path) -> list[Path]:
@@ -71,11 +93,40 @@ def newest(output_dir: str | Path) -> Path | None:
         problem = fault(checkpoint)
         if problem is None:
             return checkpoint
-        aside = checkpoint.with_name(f"damaged-{checkpoint.name}")
+        aside = checkpoint.with_name(f"{_DAMAGED}{checkpoint.name}")
         shutil.rmtree(aside, ignore_errors=True)
         checkpoint.rename(aside)
         logger.warning("%s is damaged (%s): moved to %s", checkpoint, problem, aside.name)
     return None
+
+
+def resumable(output_dir: str | Path, allow_partial: bool = False) -> Path | None:
+    """The checkpoint to resume from; None if the run had not come to its first.
+
+    Args:
+        allow_partial: go on from a checkpoint that lacks its optimizer, schedule or random state.
+
+    Raises:
+        InputError: if all checkpoints are damaged (a silent start anew would lose the run), or the newest lacks a part
+            of the training state.
+    """
+    checkpoint = newest(output_dir)
+    if checkpoint is None:
+        damaged = sorted(path.name for path in Path(output_dir).glob(f"{_DAMAGED}checkpoint-*"))
+        if damaged:
+            raise InputError(
+                f"no checkpoint in {output_dir} is whole ({', '.join(damaged)}); --overwrite starts the run anew"
+            )
+        return None
+    missing = missing_state(checkpoint)
+    if missing and not allow_partial:
+        raise InputError(
+            f"{checkpoint} has no {', '.join(missing)}, so going on from it would not be the same run; "
+            "--allow_partial_resume goes on all the same"
+        )
+    if missing:
+        logger.warning("%s has no %s: going on without", checkpoint, ", ".join(missing))
+    return checkpoint
 
 
 def rotate(output_dir: str | Path, limit: int | None, keep: str | Path | None = None) -> None:

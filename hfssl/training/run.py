@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from hfssl.errors import InputError
 from hfssl.hub import write_model_card
-from hfssl.training.checkpoint import newest
+from hfssl.training.callbacks import Stopped
+from hfssl.training.checkpoint import resumable
 from hfssl.training.trainer import PretrainingTrainer
 
 logger = logging.getLogger(__name__)
@@ -44,21 +46,16 @@ def run(trainer: PretrainingTrainer) -> dict[str, float]:
     if finished is not None:
         logger.info("%s is finished already; give --overwrite to run it again", output_dir)
         return finished
-    checkpoint = newest(output_dir) if args.should_save else None
-    checkpoint = _from_main_process(trainer, str(checkpoint) if checkpoint else None)
+    checkpoint = _from_main_process(trainer, lambda: resumable(output_dir, args.allow_partial_resume))
     if checkpoint:
         logger.info("Resuming from %s", checkpoint)
-    trainer.train(resume_from_checkpoint=checkpoint)
-    if trainer.stop.received is not None:
-        name = signal.Signals(trainer.stop.received).name
-        logger.info(
-            "Stopped by %s after step %d; the checkpoint is in %s; the same command goes on from there",
-            name,
-            trainer.state.global_step,
-            output_dir,
-        )
-        raise SystemExit(128 + trainer.stop.received)
-    metrics = trainer.evaluate() if trainer.eval_dataset is not None else {}
+    with trainer.stop:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        _leave_if_stopped(trainer)
+        try:
+            metrics = trainer.evaluate() if trainer.eval_dataset is not None else {}
+        except Stopped:
+            _leave_if_stopped(trainer)
     if "eval_loss" in metrics and not math.isfinite(metrics["eval_loss"]):
         logger.warning("The evaluation loss is not finite")
     trainer.save_final()
@@ -70,6 +67,15 @@ def run(trainer: PretrainingTrainer) -> dict[str, float]:
     if args.push_to_hub:
         trainer.push_to_hub()
     return metrics
+
+
+def _leave_if_stopped(trainer) -> None:
+    if trainer.stop.received is None:
+        return
+    name, step = signal.Signals(trainer.stop.received).name, trainer.state.global_step
+    saved = f"after step {step}; the checkpoint is in {trainer.args.output_dir}" if step else "before the first step"
+    logger.info("Stopped by %s %s; the same command goes on from there", name, saved)
+    raise SystemExit(128 + trainer.stop.received)
 
 
 def describe(trainer: PretrainingTrainer) -> dict[str, Any]:
@@ -106,39 +112,45 @@ def _cost(trainer) -> dict[str, Any]:
 
 def _prepare(trainer, output_dir: Path, identity: dict[str, Any]) -> dict[str, float] | None:
     """Refuses a folder that is not this run's; returns the figures of a run that is finished."""
-    args, problem, finished = trainer.args, None, None
-    if args.should_save:
-        if args.overwrite and output_dir.exists():
-            _delete_run(output_dir)
+
+    def look() -> dict[str, float] | None:
         try:
-            problem, finished = _look(output_dir, identity, args.resume)
+            if trainer.args.overwrite and output_dir.exists():
+                _delete_run(output_dir)
+            return _look(output_dir, identity, trainer.args)
         except OSError as error:
-            problem = f"cannot use the output folder {output_dir}: {error.strerror}"
-    problem, finished = _from_main_process(trainer, (problem, finished))
-    if problem:
-        raise InputError(problem)
-    return finished
+            raise InputError(f"cannot use the output folder {output_dir}: {error.strerror}") from None
+
+    return _from_main_process(trainer, look)
 
 
-def _look(output_dir: Path, identity: dict[str, Any], resume: bool) -> tuple[str | None, dict[str, float] | None]:
+def _look(output_dir: Path, identity: dict[str, Any], args) -> dict[str, float] | None:
     if output_dir.exists() and not output_dir.is_dir():
-        return f"the output folder {output_dir} is a file", None
+        raise InputError(f"the output folder {output_dir} is a file")
     if output_dir.exists() and any(output_dir.iterdir()):
         record = output_dir / RUN
         if not record.exists():
-            return f"{output_dir} is not empty and holds no run of hfssl; give another --output_dir", None
+            raise InputError(f"{output_dir} is not empty and holds no run of hfssl; give another --output_dir")
         old = json.loads(record.read_text())
-        changed = difference({key: old.get(key) for key in identity}, identity)
-        if changed and not resume:
-            return (
-                f"{output_dir} holds another run ({changed}); --resume goes on with it all the same, "
-                "--overwrite deletes it, or give another --output_dir"
-            ), None
-        if old.get("finished") and not changed:
-            return None, old.get("metrics", {})
+        _refuse_another_run(output_dir, old, identity, args)
+        if old.get("finished") and all(old.get(key) == value for key, value in identity.items()):
+            return old.get("metrics", {})
     output_dir.mkdir(parents=True, exist_ok=True)
     _write_json(output_dir / RUN, identity | {"finished": False})
-    return None, None
+    return None
+
+
+def _refuse_another_run(output_dir: Path, old: dict[str, Any], new: dict[str, Any], args) -> None:
+    """Names the first difference and the flag that goes on all the same; another model is never gone on with."""
+    flags = {"model": None, "data": "allow_data_change", "arguments": "resume"}
+    for part, flag in flags.items():
+        changed = difference({part: old.get(part)}, {part: new.get(part)})
+        if changed and not (flag and getattr(args, flag)):
+            go_on = f"--{flag} goes on with it all the same, " if flag else ""
+            raise InputError(
+                f"{output_dir} holds another run ({changed}); {go_on}--overwrite deletes it, "
+                "or give another --output_dir"
+            )
 
 
 def _delete_run(output_dir: Path) -> None:
@@ -147,12 +159,21 @@ def _delete_run(output_dir: Path) -> None:
         shutil.rmtree(output_dir)
 
 
-def _from_main_process(trainer, value):
-    if trainer.args.world_size == 1:
-        return value
-    from accelerate.utils import broadcast_object_list
+def _from_main_process(trainer, action: Callable[[], Any]) -> Any:
+    """What `action` returns, or the InputError that it raises, in all processes; only the one that saves runs it."""
+    result, error = None, None
+    if trainer.args.should_save:
+        try:
+            result = action()
+        except InputError as problem:
+            error = str(problem)
+    if trainer.args.world_size > 1:
+        from accelerate.utils import broadcast_object_list
 
-    return broadcast_object_list([value])[0]
+        result, error = broadcast_object_list([(result, error)])[0]
+    if error:
+        raise InputError(error)
+    return result
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

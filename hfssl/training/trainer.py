@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
+import math
+import random
 import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import transformers.trainer
 from accelerate import skip_first_batches as accelerate_skip_first_batches
-from transformers import BertForMaskedLM, Trainer
+from transformers import BertForMaskedLM, Trainer, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback, TrainerState
 
-from hfssl.data.sampling import OrderedBatches, OrderedDataLoader, single_threaded_worker
+from hfssl.data.sampling import OrderedBatches, OrderedDataLoader, hash_key, single_threaded_worker
 from hfssl.errors import InputError
 from hfssl.evaluation.language import score_language, together, unigram_loss
-from hfssl.training.callbacks import Progress, StopOnSignal
+from hfssl.training.callbacks import Progress, StopOnSignal, Stopped
 from hfssl.training.checkpoint import newest, publish, rotate, step_of
+from hfssl.training.throughput import Meter, matmul_peak, training_flops_per_token
 
+POSITION = "position.json"
 MASKED = ("bert", "modernbert")  # their loss is of the hidden tokens alone, so no bits a byte
 
 
@@ -56,14 +61,18 @@ class PretrainingTrainer(Trainer):
         for printer in (ProgressCallback, PrinterCallback):
             self.remove_callback(printer)
         self.add_callback(Progress())
-        self._unit, self._units, self._since = "samples", 0, time.perf_counter()
+        self._meter = Meter()
         self._began: float | None = None  # when training began, less the seconds of the parts before a resume
+        self._offset = 0  # of the positions in the data: see OrderedBatches
+        self._carried: dict | None = None  # the position.json of the checkpoint resumed from, until the first step
+        self._evaluating = False  # still True in a checkpoint that a signal in the evaluation made
+        self._step_begun, self._at_step_begin = -1, None  # the step in hand; the random state and loss before it
 
     def get_train_dataloader(self) -> OrderedDataLoader:
         args = self.args
         seed = args.seed if args.data_seed is None else args.data_seed
         batches = OrderedBatches(
-            len(self.train_dataset), self._train_batch_size, seed, args.process_index, args.world_size
+            len(self.train_dataset), self._train_batch_size, seed, args.process_index, args.world_size, self._offset
         )
         workers = args.dataloader_num_workers
         return OrderedDataLoader(
@@ -78,12 +87,48 @@ class PretrainingTrainer(Trainer):
         )
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs):
-        """As transformers', but a checkpoint of the last step is only loaded: Trainer would train one step more."""
-        if resume_from_checkpoint and step_of(resume_from_checkpoint) >= self.planned_steps():
-            self._load_from_checkpoint(resume_from_checkpoint)
-            self.state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / TRAINER_STATE_NAME))
-            return None
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        """As transformers', but it goes on at the sample where the checkpoint was taken, whatever the number of
+        processes, and a checkpoint of the last step is only loaded: Trainer would train one step more.
+
+        A signal ends it with a checkpoint of the last whole step; `self.stop.received` then says which.
+        """
+        if resume_from_checkpoint:
+            step, folder = step_of(resume_from_checkpoint), Path(resume_from_checkpoint)
+            if step >= self.planned_steps():
+                self._load_from_checkpoint(resume_from_checkpoint)
+                self.state = TrainerState.load_from_json(str(folder / TRAINER_STATE_NAME))
+                return None
+            self._carried = json.loads((folder / POSITION).read_text())
+            self._offset = self._carried["samples"] - self._samples_before(step)
+        try:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        except Stopped:
+            return self._stop_after_whole_step()
+
+    def _samples_before(self, step: int) -> int:
+        """Samples of all processes before an optimizer step, counted from the offset's place."""
+        loader = self.get_train_dataloader()
+        updates = self.set_initial_training_values(self.args, loader)[1]
+        epoch, step = divmod(step, updates)
+        batches = epoch * len(loader) + step * self.args.gradient_accumulation_steps
+        return batches * loader.batch_sampler.global_batch + self._offset
+
+    def _stop_after_whole_step(self) -> None:
+        """Between two micro-batches or in an evaluation: forgets the step in hand, saves the one before."""
+        if self._step_begun == self.state.global_step and self._at_step_begin is not None:
+            random_state, loss = self._at_step_begin
+            _set_random_state(random_state)
+            self._tr_loss.copy_(loss)
+        final = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        if self.state.global_step and not final.exists():
+            self._save_checkpoint(self.model, trial=None)
+        self.callback_handler.on_train_end(self.args, self.state, self.control)
+
+    def get_batch_samples(self, *args, **kwargs):
+        began = time.perf_counter()
+        samples = super().get_batch_samples(*args, **kwargs)
+        self._meter.waited(time.perf_counter() - began)
+        return samples
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
         """The predicted tokens of the whole step, over its parts and over all processes; the models know how to count.
@@ -108,32 +153,71 @@ class PretrainingTrainer(Trainer):
 
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         if self._began is None:
-            self._since = time.perf_counter()
-            self._began = self._since - self.seconds
+            self._begin(inputs)
+        if self._step_begun != self.state.global_step:
+            self._step_begun = self.state.global_step
+            if self.args.gradient_accumulation_steps > 1:  # only then can a signal come in the middle of a step
+                self._at_step_begin = _random_state(), self._tr_loss.clone()
         if "input_ids" in inputs:
-            self._unit, count = "tokens", inputs["input_ids"].numel()
+            self._meter.count("tokens", inputs["input_ids"].numel())
         else:
-            self._unit, count = "images", len(next(iter(inputs.values())))
-        self._units += count
+            self._meter.count("images", len(next(iter(inputs.values()))))
         return super().training_step(model, inputs, num_items_in_batch)
 
+    def _begin(self, inputs) -> None:
+        """Before the first micro-batch: what the log line in hand had gathered before a resume; the clock."""
+        if self._carried is not None:
+            losses = self._carried["losses"]
+            same = len(losses) == self.args.world_size
+            self._tr_loss.fill_(losses[self.args.process_index] if same else float(np.mean(losses)))
+            self._globalstep_last_logged = self._carried["last_logged"]
+            if self._carried["evaluate"]:
+                self.evaluate()
+            self._carried = None
+        flops = None
+        if "input_ids" in inputs:
+            share = (
+                inputs["masked_positions"].shape[1] / inputs["input_ids"].shape[1]
+                if "masked_positions" in inputs
+                else 1
+            )
+            flops = training_flops_per_token(self.model, inputs["input_ids"].shape[1], share)
+        dtype = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else torch.float32
+        self._meter = Meter(flops, lambda: matmul_peak(str(self.args.device), dtype))
+        self._began = self._meter.start() - self.seconds
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs and self._units:
-            now = time.perf_counter()
-            rate = self._units * self.args.world_size / (now - self._since)
-            logs[f"{self._unit}_per_second"] = round(rate, 1)
-            self._units, self._since = 0, now
-            logs["seconds"] = round(now - self._began, 2)
+        if "loss" in logs:
+            if not math.isfinite(logs["loss"]):
+                raise InputError(self._not_finite("the loss"))
+            logs |= self._meter.read(self.args.world_size)
+            if self._began is not None:
+                logs["seconds"] = round(time.perf_counter() - self._began, 2)
         super().log(logs, start_time)
 
+    def _not_finite(self, what: str) -> str:
+        last = newest(self.args.output_dir)
+        stays = f"the last good checkpoint is {last}" if last else "there is no earlier checkpoint"
+        return (
+            f"{what} is not finite at step {self.state.global_step}; {stays}; "
+            f"a lower --learning_rate than {self.args.learning_rate:g} may help (--resume goes on with it)"
+        )
+
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
-        began = time.perf_counter()
-        if hasattr(self.model, "score"):
-            metrics = self._evaluate_language(*args, **kwargs)
-        else:
-            metrics = super().evaluate(*args, **kwargs)
-        self._since += time.perf_counter() - began  # evaluation does not count against the training speed
+        began, self._evaluating = time.perf_counter(), True
+        random_state = _random_state()  # a loader draws from it when it begins, which would move training's dropout
+        try:
+            evaluate = self._evaluate_language if hasattr(self.model, "score") else super().evaluate
+            metrics = evaluate(*args, **kwargs)
+        finally:
+            _set_random_state(random_state)
+        self._evaluating = False
+        self._meter.pause(time.perf_counter() - began)
         return metrics
+
+    def prediction_step(self, *args, **kwargs):
+        self.stop.check()
+        return super().prediction_step(*args, **kwargs)
 
     def _evaluate_language(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict[str, float]:
         """Loss, perplexity, bits a byte (left-to-right models) and accuracy; no logits are kept, whatever the size."""
@@ -141,8 +225,9 @@ class PretrainingTrainer(Trainer):
         rank, world_size = self.args.process_index, self.args.world_size
         with self.compute_loss_context_manager(), self.accelerator.autocast():
             score = score_language(
-                self.model, dataset, self.data_collator, self.args.eval_batch_size, rank=rank, world_size=world_size
-            )
+                self.model, dataset, self.data_collator, self.args.eval_batch_size, rank=rank, world_size=world_size,
+                between=self.stop.check,
+            )  # fmt: skip
         if world_size > 1:
             parts = [None] * world_size
             dist.all_gather_object(parts, (score.loss * score.tokens, score.accuracy * score.tokens, score.tokens))
@@ -169,6 +254,9 @@ class PretrainingTrainer(Trainer):
     def _save_checkpoint(self, model, trial) -> None:
         """Writes a checkpoint aside and publishes it; if that fails, nothing of it stays and the last good one does."""
         self.store_flos()
+        broken = not all(bool(weight.isfinite().all()) for weight in model.parameters())
+        if self.stop.most(int(broken)):
+            raise InputError(self._not_finite("a weight"))
         output_dir = Path(self.args.output_dir)
         final = output_dir / f"checkpoint-{self.state.global_step}"
         staging = output_dir / f".{final.name}"
@@ -188,7 +276,7 @@ class PretrainingTrainer(Trainer):
         )
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(final))
-        self._since += time.perf_counter() - began
+        self._meter.pause(time.perf_counter() - began)
 
     def _write_checkpoint(self, staging: Path, final: Path) -> None:
         self.save_model(str(staging), _internal_call=True)
@@ -200,11 +288,31 @@ class PretrainingTrainer(Trainer):
             self._save_optimizer_and_scheduler(str(staging))
             self._save_scaler(str(staging))
             self._save_rng_state(str(staging))
+        losses = [self._tr_loss.item()]
+        if self.args.world_size > 1:
+            losses = [None] * self.args.world_size
+            dist.all_gather_object(losses, self._tr_loss.item())
         if self.args.should_save:
+            position = {
+                "samples": self._samples_before(self.state.global_step),
+                "last_logged": self._globalstep_last_logged,
+                "losses": losses,
+                "evaluate": self._evaluating,
+            }
+            (staging / POSITION).write_text(json.dumps(position))
             for callback in [*self.callback_handler.callbacks, self.control]:
                 if isinstance(callback, ExportableState):
                     self.state.stateful_callbacks[type(callback).__name__] = callback.state()
             self.state.save_to_json(str(staging / TRAINER_STATE_NAME))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """With another number of processes there is no random state for each: each gets a new one, told by the step."""
+        if checkpoint is not None:
+            position = json.loads((Path(checkpoint) / POSITION).read_text())
+            if len(position["losses"]) != self.args.world_size:
+                set_seed(int(hash_key(self.args.seed, self.state.global_step, self.args.process_index)) % 2**32)
+                return
+        super()._load_rng_state(checkpoint)
 
     def _main_process_does(self, action) -> None:
         """Runs `action` in the process that saves, between two barriers."""
@@ -233,3 +341,21 @@ class PretrainingTrainer(Trainer):
             staging.rmdir()
             (output_dir / "log_history.json").write_text(json.dumps(self.state.log_history, indent=1))
         self._barrier()
+
+
+def _random_state() -> tuple:
+    """Of every generator that a step may draw from."""
+    return (
+        random.getstate(),
+        np.random.get_state(),
+        torch.get_rng_state(),
+        torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None,
+    )
+
+
+def _set_random_state(state: tuple) -> None:
+    random.setstate(state[0])
+    np.random.set_state(state[1])
+    torch.set_rng_state(state[2])
+    if state[3] is not None:
+        torch.cuda.set_rng_state_all(state[3])

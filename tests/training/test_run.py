@@ -14,7 +14,7 @@ from hfssl.data.blocks import CausalCollator
 from hfssl.data.masking import IGNORED
 from hfssl.errors import InputError
 from hfssl.training import PretrainingArguments, PretrainingTrainer, run
-from hfssl.training.checkpoint import checkpoints, newest
+from hfssl.training.checkpoint import checkpoints, newest, step_of
 
 
 class Counting(Dataset):
@@ -90,6 +90,92 @@ def test_it_learns_saves_and_can_be_loaded(tmp_path):
     assert len(checkpoints(tmp_path / "out")) == 2
 
 
+def assert_equal_runs(first, second):
+    """Weights, optimizer, schedule, and everything that was logged but the speed."""
+    one, other = weights(first), weights(second)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    for name in ("optimizer.pt", "scheduler.pt"):
+        states = [torch.load(newest(folder) / name, weights_only=True) for folder in (first, second)]
+        assert_same(*states)
+    assert losses(first) == losses(second)
+
+
+def assert_same(one, other):
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list):
+        assert len(one) == len(other)
+        for pair in zip(one, other, strict=True):
+            assert_same(*pair)
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    else:
+        assert one == other
+
+
+class KillInMicroStep(Counting):
+    """Sends a signal when a sample of the given position is read the first time: between two micro-batches."""
+
+    def __init__(self, read, number=signal.SIGTERM, **kwargs):
+        super().__init__(**kwargs)
+        self.left, self.number = read, number
+
+    def __getitem__(self, index):
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), self.number)
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("logging", [1, 5])
+@pytest.mark.parametrize("read", [2, 90, 150])
+def test_stopped_within_a_step_and_resumed_equals_uninterrupted(tmp_path, dropout, logging, read):
+    """Four micro-batches of four: the signal comes before, in and after the first epoch's end, at most one is run."""
+    settings = {"gradient_accumulation_steps": 4, "logging_steps": logging, "save_steps": 100}
+    run(trainer_for(tmp_path / "whole", tiny_gpt(dropout), **settings))
+    trainer = trainer_for(tmp_path / "parts", tiny_gpt(dropout), **settings)
+    trainer.train_dataset = KillInMicroStep(read)
+    with pytest.raises(SystemExit) as stopped:
+        run(trainer)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    done = trainer.state.global_step
+    assert [step_of(path) for path in checkpoints(tmp_path / "parts")] == ([done] if done else [])
+    torch.manual_seed(99)
+    run(trainer_for(tmp_path / "parts", tiny_gpt(dropout), **settings))
+    assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_stopped_in_an_evaluation_and_resumed_equals_uninterrupted(tmp_path, monkeypatch):
+    settings = {"eval_strategy": "steps", "eval_steps": 3, "save_steps": 100, "per_device_eval_batch_size": 2}
+    run(trainer_for(tmp_path / "whole", tiny_gpt(0.1), **settings))
+    trainer = trainer_for(tmp_path / "parts", tiny_gpt(0.1), **settings)
+    trainer.eval_dataset = KillInMicroStep(8 + 3, size=8)  # in the second evaluation
+    with pytest.raises(SystemExit):
+        run(trainer)
+    assert trainer.state.global_step == 6 and newest(tmp_path / "parts").name == "checkpoint-6"
+    torch.manual_seed(99)
+    run(trainer_for(tmp_path / "parts", tiny_gpt(0.1), **settings))
+    assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+    histories = [json.loads((tmp_path / name / "log_history.json").read_text()) for name in ("whole", "parts")]
+    whole, parts = ([(e["step"], e["eval_loss"]) for e in history if "eval_loss" in e] for history in histories)
+    assert whole == parts and len(whole) == 5
+
+
+def test_a_signal_in_the_last_evaluation_leaves_with_a_message(tmp_path, caplog):
+    trainer = trainer_for(tmp_path / "out")
+    trainer.eval_dataset = KillInMicroStep(1, number=signal.SIGINT, size=8)
+    with caplog.at_level("INFO"), pytest.raises(SystemExit) as stopped:
+        run(trainer)
+    assert stopped.value.code == 130 and "Stopped by SIGINT after step 12" in caplog.text
+    metrics = run(trainer_for(tmp_path / "out"))
+    run(trainer_for(tmp_path / "whole"))
+    assert metrics["eval_loss"] > 0
+    assert_equal_runs(tmp_path / "whole", tmp_path / "out")
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("step", [4, 5, 11])
@@ -100,12 +186,78 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, dropout, accumulatio
     with pytest.raises(SystemExit) as stopped:
         run(trainer_for(tmp_path / "parts", tiny_gpt(dropout), [KillAt(step)], **settings))
     assert stopped.value.code == 128 + signal.SIGTERM
-    assert newest(tmp_path / "parts").name == f"checkpoint-{step + 1}"
+    whole_steps = step + 1 if accumulation == 1 else step  # with more micro-batches it does not wait for the last
+    assert newest(tmp_path / "parts").name == f"checkpoint-{whole_steps}"
     torch.manual_seed(99)  # a new process would not have the old one's random state
     run(trainer_for(tmp_path / "parts", tiny_gpt(dropout), **settings))
-    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
-    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+    assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+class Recording(Counting):
+    def __init__(self):
+        super().__init__(size=40)
+        self.seen = []
+
+    def __getitem__(self, index):
+        self.seen.append(index)
+        return super().__getitem__(index)
+
+
+def test_another_global_batch_goes_on_at_the_same_sample(tmp_path):
+    """Ten steps of 4 samples cover the data once; three of 4 and then fourteen of 2 do, too, in the same order."""
+    orders = []
+    for parts in ([(4, 10)], [(4, 3), (2, 17)]):
+        out, seen = tmp_path / str(len(parts)), []
+        for batch, steps in parts:
+            trainer = trainer_for(out, per_device_train_batch_size=batch, max_steps=steps, resume=True)
+            trainer.train_dataset = Recording()
+            run(trainer)
+            seen += trainer.train_dataset.seen
+        orders.append(seen)
+    assert orders[0] == orders[1] and sorted(orders[0]) == list(range(40))
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_missing_state_is_refused_unless_allowed(tmp_path, name):
+    run(trainer_for(tmp_path / "out"))
+    (newest(tmp_path / "out") / name).unlink()
+    with pytest.raises(InputError, match=r"checkpoint-12 has no .*--allow_partial_resume"):
+        run(trainer_for(tmp_path / "out", max_steps=14, resume=True))
+    trainer = trainer_for(tmp_path / "out", max_steps=14, resume=True, allow_partial_resume=True)
+    run(trainer)
+    assert trainer.state.global_step == 14
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_not_begun_anew_in_silence(tmp_path):
+    run(trainer_for(tmp_path / "out"))
+    for checkpoint in checkpoints(tmp_path / "out"):
+        (checkpoint / "model.safetensors").write_bytes(b"")
+    for _ in range(2):  # the second time they are aside already
+        with pytest.raises(InputError, match=r"no checkpoint in .* is whole .*--overwrite"):
+            run(trainer_for(tmp_path / "out", max_steps=14, resume=True))
+
+
+def test_other_data_only_if_allowed(tmp_path):
+    run(trainer_for(tmp_path / "out"))
+    for allow in (False, True):
+        trainer = trainer_for(tmp_path / "out", max_steps=14, resume=True, allow_data_change=allow)
+        trainer.train_dataset.source = "other"
+        if allow:
+            run(trainer)
+        else:
+            with pytest.raises(InputError, match=r"data: counting, now other.*--allow_data_change"):
+                run(trainer)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path):
+    class Break(TrainerCallback):
+        def on_step_begin(self, args, state, control, model=None, **kwargs):
+            if state.global_step == 6:
+                model.transformer.wte.weight.data[0, 0] = float("nan")
+
+    with pytest.raises(InputError, match=r"not finite at step .*; the last good checkpoint is .*checkpoint-4"):
+        run(trainer_for(tmp_path / "out", callbacks=[Break()], logging_steps=3))
+    assert [path.name for path in checkpoints(tmp_path / "out")] == ["checkpoint-4"]
 
 
 def test_finished_says_so_and_trains_no_more(tmp_path, caplog):
@@ -121,7 +273,7 @@ def test_another_run_in_the_folder(tmp_path):
     run(trainer_for(tmp_path / "out"))
     with pytest.raises(InputError, match=r"holds another run \(arguments.learning_rate: 0.01, now 0.02\); --resume"):
         run(trainer_for(tmp_path / "out", learning_rate=2e-2))
-    with pytest.raises(InputError, match=r"model.n_embd"):
+    with pytest.raises(InputError, match=r"model.n_embd: 16, now 8\); --overwrite"):
         run(
             trainer_for(
                 tmp_path / "out",
