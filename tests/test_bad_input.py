@@ -54,6 +54,7 @@ CASES = {
     "an unknown key of the model": (GPT, "--config {in}/model.yaml", "n_layer"),
     "a missing config": (GPT, "--config {in}/no.yaml", "no.yaml"),
     "an unknown flag": (SIMCLR, "--learning_rat 1", "learning_rate"),
+    "a tracker that is not installed": (GPT, "--report_to trackio", "pip install trackio"),
     "an unknown backbone": (SIMCLR, "--model.backbone resnet8t", "resnet"),
     "a missing image folder": (SIMCLR, "--image_path {in}/no", "{in}/no"),
     "a folder without images": (SIMCLR, "--image_path {in}/nothing", "{in}/nothing"),

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass, field
 
 import torch
 from transformers import TrainingArguments
+
+from hfssl.errors import InputError
+
+TRACKERS = {"tensorboard": "tensorboard", "trackio": "trackio", "wandb": "wandb"}  # as named here: as imported
 
 # What decides the result of a run, besides the model and the data. A run with other values is another run.
 IDENTITY = (
@@ -54,6 +59,9 @@ class PretrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        for tracker in self.report_to:
+            if tracker in TRACKERS and importlib.util.find_spec(TRACKERS[tracker]) is None:
+                raise InputError(f"--report_to {tracker} needs a package that is missing; run: pip install {tracker}")
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
 
     def identity(self) -> dict:
