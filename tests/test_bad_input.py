@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from hfssl.programs import program
+from hfssl.training.arguments import TRACKERS
 
 
 def _files(folder):
@@ -68,7 +69,8 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_one_line_code_2_and_nothing_left(tmp_path, capsys, case):
+def test_one_line_code_2_and_nothing_left(tmp_path, capsys, monkeypatch, case):
+    monkeypatch.setitem(TRACKERS, "trackio", "not_installed_anywhere")
     path, arguments, says = CASES[case]
     folder, out = str(_files(tmp_path / "in")), tmp_path / "out"
     argv = arguments.replace("{in}", folder).split()
