@@ -4,9 +4,10 @@
     accelerate launch recipes/pretrain_bert.py --config recipes/bert_small.yaml
 
 15 % of the tokens are predicted; of these 80 % are replaced by [MASK], 10 % by a random token, 10 % stay. The lecture's
-pure blank is `--mask_scheme 1 0 0`. The masks are drawn anew in each epoch. The model is a stock BertForMaskedLM and
-loads with AutoModelForMaskedLM. Without --tokenizer a BERT-style BPE of --vocab_size entries is trained on the text
-first. Expected: see the table in recipes/README.md, which names the hardware, the time and the loss of each YAML.
+pure blank is `--mask_scheme 1 0 0`; `--mask_unit word` or `span` hides whole words or spans of them (SpanBERT, Joshi
+et al. 2020). The masks are drawn anew in each epoch. The model is a stock BertForMaskedLM and loads with
+AutoModelForMaskedLM. Without --tokenizer a BERT-style BPE of --vocab_size entries is trained on the text first.
+Expected: see the table in recipes/README.md, which names the hardware, the time and the loss of each YAML.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from transformers import BertConfig, set_seed
 
 from hfssl.config import parse_config
 from hfssl.data.blocks import CorpusArguments, fit_vocabulary, load_text_data
-from hfssl.data.masking import BERT_SCHEME, MaskingCollator
+from hfssl.data.masking import BERT_SCHEME, MaskingCollator, check_unit
 from hfssl.data.sources import TextArguments
 from hfssl.errors import exits_on_bad_input
 from hfssl.models.modeling_lm import language_model
@@ -29,6 +30,13 @@ class MaskingArguments:
         default_factory=lambda: list(BERT_SCHEME),
         metadata={"help": "Of these: shares replaced by [MASK], by a random token, and left. The lecture: 1 0 0."},
     )
+    mask_unit: str = field(
+        default="token",
+        metadata={"help": "Hidden as one: token, word (all its tokens), or span (1 to 10 words, as in SpanBERT)."},
+    )
+
+    def __post_init__(self):
+        check_unit(self.mask_unit)  # before the data is prepared
 
 
 @exits_on_bad_input
@@ -52,7 +60,12 @@ def main(argv=None):
         train_dataset=data.train,
         eval_dataset=data.eval,
         data_collator=MaskingCollator(
-            data.tokenizer, masking.mlm_probability, masking.mask_scheme, args.seed, positions=True
+            data.tokenizer,
+            masking.mlm_probability,
+            masking.mask_scheme,
+            args.seed,
+            positions=True,
+            unit=masking.mask_unit,
         ),
         processing_class=data.tokenizer,
     )
