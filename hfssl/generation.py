@@ -17,8 +17,8 @@ def load_generator(name: str, device: str | torch.device | None = None):
         if not Path(name).is_dir():
             raise InputError(f"no such folder: {name}")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForCausalLM.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot load a causal language model from {name}: {str(error).splitlines()[0]}") from None
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")

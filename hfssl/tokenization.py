@@ -209,7 +209,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
                 if (folder / merges).exists() and not (folder / "tokenizer.json").exists():
                     return GPT2TokenizerFast(vocab=str(folder / vocabulary), merges=str(folder / merges))
             name = str(folder)
-        return AutoTokenizer.from_pretrained(name)
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # transformers raises OSError, ValueError, KeyError and more for a folder without one
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"cannot load a tokenizer from {name}: {reason}") from None

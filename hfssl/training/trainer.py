@@ -104,6 +104,9 @@ class PretrainingTrainer(Trainer):
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         except Stopped:
             return self._stop_after_whole_step()
+        except InputError as error:
+            error.own = True
+            raise
 
     def _samples_before(self, step: int) -> int:
         """Samples of all processes before an optimizer step, counted from the offset's place."""
@@ -250,6 +253,15 @@ class PretrainingTrainer(Trainer):
         super()._save(output_dir, state_dict)
         if self.args.should_save:  # a pickle, which nothing reads; the settings stand in run.json
             (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+
+    def _issue_warnings_after_load(self, load_result) -> None:
+        """A tied weight is saved under one of its names: the others are not missing."""
+        tied = getattr(self.model, "all_tied_weights_keys", {})
+        load_result.missing_keys[:] = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(load_result)
+
+    def create_model_card(self, *args, **kwargs) -> None:
+        """Nothing: `run` has written the card, which a push would otherwise overwrite with transformers' own."""
 
     def _save_checkpoint(self, model, trial) -> None:
         """Writes a checkpoint aside and publishes it; if that fails, nothing of it stays and the last good one does."""
