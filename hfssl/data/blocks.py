@@ -136,7 +136,7 @@ def fit_vocabulary(config, tokenizer, block_size: int) -> None:
         )
     config.vocab_size = len(tokenizer)
     config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
-    # A GPT pads with its end-of-text token. Named in the config, it would get no gradient in Llama's embedding.
+    # Where padding is the end-of-text token: named in the config, it would get no gradient in Llama's embedding.
     config.pad_token_id = None if tokenizer.pad_token_id == tokenizer.eos_token_id else tokenizer.pad_token_id
 
 

@@ -1,5 +1,6 @@
 """A corpus equals the obvious loop, whoever makes it, in however many parts, and however often it is interrupted."""
 
+import copy
 import json
 import multiprocessing
 import os
@@ -287,7 +288,9 @@ def test_a_corpus_of_another_version_is_refused(tmp_path, texts, tokenizer):
 
 
 def test_llama_learns_its_end_of_text_token(tokenizer):
-    """It is the padding token, too, and an embedding has no gradient at its padding index."""
+    """Also where it is the padding token: an embedding has no gradient at its padding index."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.pad_token = tokenizer.eos_token
     config = LlamaConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
     fit_vocabulary(config, tokenizer, 8)
     model, end = LlamaForCausalLM(config), tokenizer.eos_token_id
