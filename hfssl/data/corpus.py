@@ -95,6 +95,16 @@ class Corpus:
                 counts += np.bincount(shard[first : first + 2**22], minlength=vocab_size)
         return counts
 
+    def duplicate_share(self, limit: int = 10_000) -> float:
+        """The share of the first documents of each shard, `limit` at most, that are the same as an earlier one."""
+        seen, count = set(), 0
+        for tokens, ends in zip(self._tokens, self._ends, strict=True):
+            ends = ends[:limit]
+            for first, end in zip([0, *ends[:-1]], ends, strict=True):
+                seen.add(hashlib.blake2b(tokens[first:end].tobytes(), digest_size=16).digest())
+            count += len(ends)
+        return 1 - len(seen) / max(1, count)
+
     @property
     def tokens_per_byte(self) -> float:
         """Turns a loss a token into a loss a byte, which does not depend on the tokenizer."""

@@ -146,6 +146,11 @@ def _write_report(folder: Path, scores: dict[str, Any], features, labels) -> Non
     page.heading("The GPT continues a prompt")
     for sample in scores["samples"]:
         page.code(sample)
+    page.heading("One prompt while it learned")
+    history = json.loads((folder / "gpt" / "log_history.json").read_text())
+    samples = {entry["step"]: entry["samples"] for entry in history if "samples" in entry}
+    rows = [(step, prompt + text) for step, texts in samples.items() for prompt, text in texts.items()]
+    page.table(("step", "text"), rows)
     page.heading("Saved and loaded again")
     page.table(
         ("model", "weights as trained, outputs where hfssl is not installed, after from_pretrained"),

@@ -297,3 +297,9 @@ def test_llama_learns_its_end_of_text_token(tokenizer):
     ids = torch.tensor([[end, 5, 6, 7]])
     model(ids, labels=ids).loss.backward()
     assert model.model.embed_tokens.weight.grad[end].abs().sum() > 0
+
+
+def test_duplicate_documents_are_counted(tmp_path, tokenizer):
+    corpus = build_corpus(Documents(["a b", "c", "a b", "a b", "d"]), tokenizer, tmp_path / "corpus", 0)
+    assert corpus.duplicate_share() == pytest.approx(2 / 5)
+    assert corpus.duplicate_share(limit=2) == 0
