@@ -42,25 +42,23 @@ class ArmArguments:
     steps: int = field(default=6, metadata={"help": "Steps that count."})
     every: int = field(default=1, metadata={"help": "Steps between looks at the clock; a GPU is waited for there."})
     warmup: int = field(default=3, metadata={"help": "Steps before those that count."})
-    bf16: bool = field(default=False, metadata={"help": "Mixed precision."})
-    torch_compile: bool = field(default=False, metadata={"help": "Compile the model."})
+    bf16: bool = False
+    torch_compile: bool = False
 
 
 @exits_on_bad_input
 def main(argv=None):
     (args,) = parse_config(ArmArguments, argv=argv)
     config, length, size = MODELS[args.model]
-    steps, masked, cuda = args.steps + args.warmup, config.model_type == "bert", torch.cuda.is_available()
-    blocks, tokenizer = (
-        token_blocks(steps * size, length, config.vocab_size, lowest=5),
-        numbered_tokenizer(config.vocab_size),
-    )
+    masked, cuda, base = config.model_type == "bert", torch.cuda.is_available(), peak_rss()
+    blocks = token_blocks((args.steps + args.warmup) * size, length, config.vocab_size, lowest=5)
+    tokenizer = numbered_tokenizer(config.vocab_size)
     collator = MaskingCollator(tokenizer, positions=args.arm == "hfssl") if masked else CausalCollator()
     data = [{"input_ids": row, "index": index} for index, row in enumerate(blocks)]
     set_seed(0)
     with tempfile.TemporaryDirectory() as folder:
-        settings = {"output_dir": folder, "per_device_train_batch_size": size, "max_steps": steps, "bf16": args.bf16}
-        settings |= {"torch_compile": args.torch_compile, "save_strategy": "no", "disable_tqdm": True}
+        settings = {"output_dir": folder, "per_device_train_batch_size": size, "max_steps": args.steps + args.warmup}
+        settings |= {"bf16": args.bf16, "torch_compile": args.torch_compile, "save_strategy": "no"}
         if args.arm == "hfssl":
             arguments = PretrainingArguments(**settings)
             trainer = PretrainingTrainer(language_model(config), arguments, data, data_collator=collator)
@@ -69,14 +67,14 @@ def main(argv=None):
         with torch.no_grad():
             batch = {name: value.to(trainer.args.device) for name, value in collator(data[:2]).items()}
             loss = float(trainer.model.eval()(**batch).loss)
-        if cuda:
-            torch.cuda.reset_peak_memory_stats()
+        torch.cuda.reset_peak_memory_stats() if cuda else None
         seconds = step_seconds(trainer, args.warmup, args.every)
     memory = torch.cuda.max_memory_allocated() if cuda else peak_rss()
     # The same for both arms: what the loss needs, though stock BERT's head also reads the tokens not to be predicted.
     flops = training_flops_per_token(trainer.model, length, round(0.15 * length) / length if masked else 1)
-    found = {"seconds/step": median(seconds), "memory MB": memory / 1e6, "loss": loss, "flops": flops}
-    print(json.dumps(found | {"tokens/s": [size * length / each for each in seconds]}))
+    found = {"seconds/step": median(seconds), "memory MB": memory / 1e6, "without imports MB": (memory - base) / 1e6}
+    found |= {"loss": loss, "flops": flops, "tokens/s": [size * length / each for each in seconds]}
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
