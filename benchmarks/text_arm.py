@@ -4,7 +4,7 @@
 
 hfssl's model in its PretrainingTrainer, or the stock model in transformers' Trainer as run_clm and run_mlm feed it. The
 data is made up and the same for both. A step is from fetching its data to its update; the memory is the process's peak,
-on a GPU that of its tensors; the loss is of one batch before training, the same masks for both.
+on a GPU of its tensors; the loss is of one batch before training, with the same masks for both.
 """
 
 import json
@@ -40,7 +40,7 @@ class ArmArguments:
     model: str = field(metadata={"help": "What to train.", "choices": list(MODELS)})
     arm: str = field(metadata={"help": "Whose.", "choices": ["hfssl", "stock"]})
     steps: int = field(default=6, metadata={"help": "Steps that count."})
-    every: int = field(default=1, metadata={"help": "Steps between looks at the clock; a GPU is waited for there."})
+    every: int = field(default=1, metadata={"help": "Steps between looks at the clock, which wait for a GPU."})
     warmup: int = field(default=3, metadata={"help": "Steps before those that count."})
     bf16: bool = False
     torch_compile: bool = False
@@ -50,7 +50,8 @@ class ArmArguments:
 def main(argv=None):
     (args,) = parse_config(ArmArguments, argv=argv)
     config, length, size = MODELS[args.model]
-    masked, cuda, base = config.model_type == "bert", torch.cuda.is_available(), peak_rss()
+    masked, cuda = config.model_type == "bert", torch.cuda.is_available()
+    base = 0 if cuda else peak_rss()
     blocks = token_blocks((args.steps + args.warmup) * size, length, config.vocab_size, lowest=5)
     tokenizer = numbered_tokenizer(config.vocab_size)
     collator = MaskingCollator(tokenizer, positions=args.arm == "hfssl") if masked else CausalCollator()
@@ -67,14 +68,13 @@ def main(argv=None):
         with torch.no_grad():
             batch = {name: value.to(trainer.args.device) for name, value in collator(data[:2]).items()}
             loss = float(trainer.model.eval()(**batch).loss)
-        torch.cuda.reset_peak_memory_stats() if cuda else None
+        torch.cuda.reset_peak_memory_stats()  # does nothing without a GPU
         seconds = step_seconds(trainer, args.warmup, args.every)
     memory = torch.cuda.max_memory_allocated() if cuda else peak_rss()
     # The same for both arms: what the loss needs, though stock BERT's head also reads the tokens not to be predicted.
     flops = training_flops_per_token(trainer.model, length, round(0.15 * length) / length if masked else 1)
     found = {"seconds/step": median(seconds), "memory MB": memory / 1e6, "without imports MB": (memory - base) / 1e6}
-    found |= {"loss": loss, "flops": flops, "tokens/s": [size * length / each for each in seconds]}
-    print(json.dumps(found))
+    print(json.dumps(found | {"loss": loss, "flops": flops, "tokens/s": [size * length / each for each in seconds]}))
 
 
 if __name__ == "__main__":
