@@ -15,15 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
-from hfssl.benchmarking import figure, run_arm, spread, write_json
+from hfssl.benchmarking import figure, print_table, run_arm, spread, write_json
 from hfssl.config import parse_config
 from hfssl.errors import InputError, exits_on_bad_input
 from hfssl.training.throughput import matmul_peak
-
-LEAST = 20  # seconds: an arm takes longer only to start
 
 
 @dataclass
@@ -38,7 +34,7 @@ class BenchmarkArguments:
 def measure(args, model, arm, compiled, left, peak):
     """One arm: its row, also if it failed or there was no time for it."""
     row = {"model": model, "arm": arm, "compiled": compiled}
-    if left < LEAST:
+    if left < 20:  # seconds: an arm takes as long only to start
         return row | {"missing": f"skipped, {max(left, 0):.0f} s of the budget were left"}
     flags = ["--model", model, "--arm", arm, "--steps", args.repeats * 10, "--every", 10]
     flags += ["--bf16", not args.smoke, "--torch_compile", compiled]
@@ -61,7 +57,7 @@ def main(argv=None):
     print(f"{name}: {peak / 1e12:.4g} TFLOP/s in a matrix product")
     models = args.models or (["toy-gpt", "toy-bert"] if args.smoke else ["gpt2", "bert-base-128", "bert-base-512"])
     ways = [("hfssl", True), ("stock", False), ("hfssl", False), ("stock", True)]  # the goals need the first two
-    table, rows = Table("model", "arm", "tokens/s", "ratio", "MFU", "memory GB", title=name), []
+    lines, rows = [], []
     for arm, compiled in [way for way in ways if not (args.smoke and way[1])]:
         for model in models:
             rows.append(measure(args, model, arm, compiled, args.budget - (time.perf_counter() - began), peak))
@@ -69,15 +65,12 @@ def main(argv=None):
             print(f"{time.perf_counter() - began:.0f} s: {model}, {arm}, {'compiled' if compiled else 'not compiled'}")
     stock = {row["model"]: row for row in rows if (row["arm"], row["compiled"]) == ("stock", False)}
     for row in sorted(rows, key=lambda row: models.index(row["model"])):
-        cells = [row["model"], row["arm"] + ", compiled" * row["compiled"]]
-        if "missing" in row:
-            table.add_row(*cells, row["missing"])
-            continue
-        base = stock[row["model"]].get("tokens/s")
-        row["ratio"] = row["tokens/s"]["median"] / base["median"] if base else float("nan")
-        cells += [figure(row["tokens/s"]), f"{row['ratio']:.2f}", f"{row['mfu']:.1%}", f"{row['memory GB']:.1f}"]
-        table.add_row(*cells)
-    Console().print(table)
+        lines.append([row["model"], row["arm"] + ", compiled" * row["compiled"], row.get("missing", "")])
+        if "missing" not in row:
+            base = stock[row["model"]].get("tokens/s")
+            ratio = f"{row['tokens/s']['median'] / base['median']:.2f}" if base else ""
+            lines[-1][2:] = [figure(row["tokens/s"]), ratio, f"{row['mfu']:.1%}", f"{row['memory GB']:.1f}"]
+    print_table(["model", "arm", "tokens/s", "ratio", "MFU", "memory GB"], lines, name)
 
 
 if __name__ == "__main__":

@@ -34,8 +34,10 @@ __all__ = [
     "interleave",
     "map_and_group",
     "median",
+    "numbered_blocks",
     "numbered_tokenizer",
     "peak_rss",
+    "print_table",
     "repeated",
     "run_arm",
     "run_arms",
@@ -190,9 +192,14 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 def show(rows: Sequence[dict[str, Any]], title: str) -> None:
     """Prints the rows of `compare` as a table: median (min–max) of each arm, and the ratio."""
-    table = Table("", *rows[0]["arms"], "ratio", title=title)
-    for row in rows:
-        table.add_row(row["measure"], *map(figure, row["arms"].values()), f"{row['ratio']:.3g}")
+    lines = [[row["measure"], *map(figure, row["arms"].values()), f"{row['ratio']:.3g}"] for row in rows]
+    print_table(["", *rows[0]["arms"], "ratio"], lines, title)
+
+
+def print_table(headings: Sequence[str], lines: Sequence[Sequence[str]], title: str) -> None:
+    table = Table(*headings, title=title)
+    for line in lines:
+        table.add_row(*line)
     Console().print(table)
 
 
@@ -268,6 +275,27 @@ def token_blocks(count: int, length: int, vocab_size: int, lowest: int = 0, seed
     """Made-up text: token ids (count, length) int64 in [lowest, vocab_size) with Zipf's frequencies, 1 / rank."""
     ranks = np.exp(np.random.default_rng(seed).random((count, length)) * np.log(vocab_size - lowest))
     return lowest + ranks.astype(np.int64) - 1
+
+
+def numbered_blocks(count: int, streamed: bool = False, length: int = 32, vocab_size: int = 256):
+    """A dataset of any size that takes no memory and no time: a block, "input_ids" and "labels", is made of its number.
+
+    Args:
+        streamed: an IterableDataset, which can only be read from its beginning on.
+    """
+    from torch.utils.data import Dataset, IterableDataset
+
+    class Blocks(IterableDataset if streamed else Dataset):
+        def __len__(self):
+            return count
+
+        def __getitem__(self, index):
+            return dict.fromkeys(("input_ids", "labels"), (index + np.arange(length)) % vocab_size)
+
+        def __iter__(self):
+            return map(self.__getitem__, range(count))
+
+    return Blocks()
 
 
 def numbered_tokenizer(vocab_size: int):
