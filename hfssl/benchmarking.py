@@ -108,13 +108,8 @@ def run_arm(
     """
     began, most = time.perf_counter(), 0
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(
-            [sys.executable, *map(str, arguments)],
-            stdout=out,
-            stderr=errors,
-            start_new_session=True,
-            env={"HF_HUB_OFFLINE": "1", **os.environ},
-        )
+        command, offline = [sys.executable, *map(str, arguments)], {"HF_HUB_OFFLINE": "1", **os.environ}
+        process = subprocess.Popen(command, stdout=out, stderr=errors, start_new_session=True, env=offline)
         try:
             while process.poll() is None:
                 if limit is not None and time.perf_counter() - began > limit:
@@ -197,6 +192,7 @@ def show(rows: Sequence[dict[str, Any]], title: str) -> None:
 
 
 def print_table(headings: Sequence[str], lines: Sequence[Sequence[str]], title: str) -> None:
+    """Prints lines of text cells under their headings; a short line is filled up with empty cells."""
     table = Table(*headings, title=title)
     for line in lines:
         table.add_row(*line)
@@ -235,8 +231,8 @@ def repeated(documents: Sequence[str], characters: float, seed: int = 0) -> Iter
 def map_and_group(path: str | Path, tokenizer, folder: str | Path, block_size: int, processes: int = 2):
     """What transformers' run_clm makes of a .jsonl file: each document tokenised by `map`, then all cut into blocks.
 
-    In one point it does more: the end-of-text token is put after each document, so that the tokens are those of a
-    `Corpus`. As in run_clm each thousand documents lose the tail that fills no block.
+    It puts the end-of-text token after each document, so that the tokens are those of a `Corpus`. As in run_clm each
+    thousand documents lose the tail that fills no block.
 
     Args:
         folder: where `datasets` keeps what it writes.
@@ -260,10 +256,8 @@ def map_and_group(path: str | Path, tokenizer, folder: str | Path, block_size: i
     def group(batch):
         joined = {name: list(itertools.chain.from_iterable(rows)) for name, rows in batch.items()}
         whole = len(joined["input_ids"]) // block_size * block_size
-        blocks = {
-            name: [row[first : first + block_size] for first in range(0, whole, block_size)]
-            for name, row in joined.items()
-        }
+        starts = range(0, whole, block_size)
+        blocks = {name: [row[first : first + block_size] for first in starts] for name, row in joined.items()}
         return {**blocks, "labels": blocks["input_ids"].copy()}
 
     tokens = text.map(tokenise, batched=True, num_proc=processes, remove_columns=text.column_names)
@@ -321,12 +315,12 @@ def stock_trainer(config, blocks: np.ndarray, tokenizer, **arguments):
 
     masked = config.model_type == "bert"
     data = {"input_ids": blocks, "attention_mask": np.ones_like(blocks)}
-    if not masked:
-        data["labels"] = blocks
-    collator = transformers.default_data_collator
     if masked:
+        auto = transformers.AutoModelForMaskedLM
         collator = transformers.DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15)
-    auto = transformers.AutoModelForMaskedLM if masked else transformers.AutoModelForCausalLM
+    else:
+        data["labels"] = blocks
+        auto, collator = transformers.AutoModelForCausalLM, transformers.default_data_collator
     return transformers.Trainer(
         model=auto.from_config(config),
         args=transformers.TrainingArguments(**arguments),

@@ -71,9 +71,9 @@ def test_an_arm_is_a_process_whose_last_line_counts():
 
 
 def test_a_failed_arm_is_one_line():
-    with pytest.raises(RuntimeError, match="^exit code 1: ValueError: no such thing$"):
+    with pytest.raises(RuntimeError, match=r"^exit code 1: ValueError: no such thing$"):
         run_arm(["-c", "raise ValueError('no such thing')"])
-    with pytest.raises(RuntimeError, match="^exit code 0: nothing on standard error$"):
+    with pytest.raises(RuntimeError, match=r"^exit code 0: nothing on standard error$"):
         run_arm(["-c", "pass"])
 
 
