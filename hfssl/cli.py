@@ -125,20 +125,19 @@ def generate(
 
 @app.command("ls")
 def list_all() -> None:
-    """List the methods, recipes and builtin data."""
+    """List the methods, recipes, tasks and builtin data."""
     from hfssl.data.builtin import BUILTIN_IMAGES, BUILTIN_TEXTS
-    from hfssl.models import METHODS
-    from hfssl.programs import programs_root, recipe_configs, recipes
+    from hfssl.programs import evaluations, programs_root, recipe_configs, recipes, summary
 
-    print("methods (hfssl.models.METHODS)")
-    for name, method in METHODS.items():
-        print(f"  {name:18} {method.for_pretraining.__name__}")
-    print("recipes (hfssl pretrain NAME --config FILE)")
+    print("methods (hfssl pretrain NAME --config RECIPE)")
     for name, path in recipes().items():
-        print(f"  {name:18} {path}")
-    print("configs")
+        print(f"  {name:18} {summary(path)}")
+    print("recipes")
     for path in recipe_configs():
         print(f"  {path.relative_to(programs_root())}")
+    print("tasks (hfssl NAME MODEL)")
+    for name, path in evaluations().items():
+        print(f"  {name:18} {summary(path)}")
     print("builtin data")
     for name, text in (BUILTIN_TEXTS | BUILTIN_IMAGES).items():
         print(f"  builtin:{name:10} {text}")

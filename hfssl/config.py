@@ -9,14 +9,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser, PreTrainedConfig
 
 from hfssl.errors import InputError, nearest
+from hfssl.programs import programs_root
 
 MODEL_FLAG = "--model."
 # Fields every PreTrainedConfig has that describe the saved file and not the model: nothing a recipe may set.
@@ -58,6 +59,7 @@ def parse_config(
     for key in values:
         if key not in known:
             raise InputError(f"{path}: unknown key {key!r}{nearest(key, [*known, 'model'] if model else known)}")
+    _set_nulls(parser, dataclass_types, [key for key, value in values.items() if value is None], path)
     namespace, unknown = parser.parse_known_args([*_as_flags(values), *argv])
     if unknown:
         raise InputError(f"unknown argument {unknown[0]!r}{nearest(unknown[0].lstrip('-').replace('-', '_'), known)}")
@@ -70,7 +72,7 @@ def parse_config(
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file; InputError names the file and the line of a fault."""
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = yaml.safe_load(_existing(Path(path)).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read the config {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -84,6 +86,12 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold a mapping of keys to values")
     return values
+
+
+def _existing(path: Path) -> Path:
+    """A path such as recipes/gpt_small.yaml also names the file that came with an installed hfssl."""
+    carried = programs_root() / path
+    return carried if not path.exists() and not path.is_absolute() and carried.is_file() else path
 
 
 def build_model_config(
@@ -120,6 +128,15 @@ def build_model_config(
         if "StrictDataclass" in type(error).__name__:
             raise InputError(f"{where}{model.__name__}: {' '.join(str(error).split())}") from None
         raise
+
+
+def build_model(make: Callable[[PreTrainedConfig], Any], config: PreTrainedConfig) -> Any:
+    """`make(config)`; what the config class let pass and the model refuses becomes one line, too."""
+    try:
+        return make(config)
+    except (ValueError, TypeError, RuntimeError, ZeroDivisionError, AssertionError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"the 'model' settings give no model: {reason}") from error
 
 
 def _as_number(value: Any, field: dataclasses.Field) -> Any:
@@ -159,6 +176,15 @@ def _build(dataclass_types: Sequence[type], namespace) -> list[Any]:
         except (ValueError, TypeError) as error:
             raise InputError(" ".join(str(error).split())) from None
     return instances
+
+
+def _set_nulls(parser: HfArgumentParser, dataclass_types: Sequence[type], keys: Sequence[str], path) -> None:
+    """`key: null` in a YAML file: no flag can say it, so it becomes the default; the command line still wins."""
+    kinds = {name: kind for dataclass in dataclass_types for name, kind in get_type_hints(dataclass).items()}
+    for key in keys:
+        if type(None) not in get_args(kinds[key]):
+            raise InputError(f"{path}: {key} must have a value, not null")
+        parser.set_defaults(**{key: None})
 
 
 def _as_flags(values: dict[str, Any]) -> list[str]:
@@ -204,5 +230,8 @@ def _split_model_flags(argv: list[str], allowed: bool) -> tuple[list[str], dict[
             value = next(arguments, None)
             if value is None:
                 raise InputError(f"{argument} needs a value")
-        values[key.replace("-", "_")] = yaml.safe_load(value)
+        try:
+            values[key.replace("-", "_")] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"{argument}: not valid YAML: {getattr(error, 'problem', error)}") from None
     return rest, values

@@ -11,7 +11,13 @@ from collections.abc import Callable, Iterable
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used. The message is one line: what is wrong, where, and what to do."""
+    """What the user gave cannot be used. The message is one line: what is wrong, where, and what to do.
+
+    Attributes:
+        own: of several processes this one alone may have met it.
+    """
+
+    own = False
 
 
 def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:
@@ -42,9 +48,8 @@ def log_to_stderr() -> None:
 def exits_on_bad_input(main: Callable) -> Callable:
     """Decorates a program's ``main``: an `InputError` becomes one line on standard error and exit code 2.
 
-    Ctrl-C becomes one line and 130.
-
-    Of several processes only the first prints, since all of them read the same input.
+    Ctrl-C becomes one line and 130. Of several processes only the first prints, since all read the same input; once
+    they train, each has its own part of the data, and each says what it met there.
     """
 
     @functools.wraps(main)
@@ -53,8 +58,11 @@ def exits_on_bad_input(main: Callable) -> Callable:
         try:
             return main(*args, **kwargs)
         except InputError as error:
-            if os.environ.get("RANK", "0") == "0":
+            rank = os.environ.get("RANK", "0")
+            if rank == "0":
                 sys.stderr.write(f"error: {one_line(error)}\n")
+            elif getattr(error, "own", False):
+                sys.stderr.write(f"error: process {rank}: {one_line(error)}\n")
             raise SystemExit(2) from None
         except KeyboardInterrupt:
             if os.environ.get("RANK", "0") == "0":

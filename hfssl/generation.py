@@ -17,12 +17,24 @@ def load_generator(name: str, device: str | torch.device | None = None):
         if not Path(name).is_dir():
             raise InputError(f"no such folder: {name}")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForCausalLM.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot load a causal language model from {name}: {str(error).splitlines()[0]}") from None
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return model.to(device).eval(), tokenizer
+
+
+def encode_prompt(model, tokenizer, prompt: str):
+    """A prompt's "input_ids" and "attention_mask", (1, T); InputError if it is empty or leaves no position."""
+    encoded = tokenizer(prompt, return_tensors="pt").to(model.device)
+    length = encoded["input_ids"].shape[1]
+    if length == 0:
+        raise InputError("the prompt is empty")
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions is not None and length >= positions:
+        raise InputError(f"the prompt has {length} tokens, the model has {positions} positions; shorten it")
+    return encoded
 
 
 @torch.no_grad()
@@ -48,13 +60,8 @@ def continue_text(
     Raises:
         InputError: on an empty prompt, or one that leaves no position.
     """
-    encoded = tokenizer(prompt, return_tensors="pt").to(model.device)
-    length = encoded["input_ids"].shape[1]
-    if length == 0:
-        raise InputError("the prompt is empty")
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions is not None and length >= positions:
-        raise InputError(f"the prompt has {length} tokens, the model has {positions} positions; shorten it")
+    encoded = encode_prompt(model, tokenizer, prompt)
+    length, positions = encoded["input_ids"].shape[1], getattr(model.config, "max_position_embeddings", None)
     room = max_new_tokens if positions is None else min(max_new_tokens, positions - length)
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
         torch.manual_seed(seed)

@@ -28,19 +28,23 @@ PAPERS = {
 SHOWN = ("eval_loss", "eval_unigram_loss", "eval_perplexity", "eval_bits_per_byte", "eval_accuracy")  # of the metrics
 
 
-def loading_code(folder: str | Path) -> str:
-    """Three lines of Python that load a saved directory; hfssl need not be installed."""
+def loading_code(folder: str | Path, repository: str | None = None) -> str:
+    """Three lines of Python that load a saved directory, or the Hub repository it is in; hfssl need not be installed.
+
+    A folder is named as seen from the one it lies in: "./gpt", since "gpt" alone would be sought on the Hub.
+    """
+    name = repository or f"./{Path(folder).resolve().name}"
     config = json.loads((Path(folder) / "config.json").read_text())
     if config["model_type"] in LOADERS:
         auto_class, _ = LOADERS[config["model_type"]]
         return (
             f"from transformers import {auto_class}, AutoTokenizer\n"
-            f'model = {auto_class}.from_pretrained("{Path(folder).name}")\n'
-            f'tokenizer = AutoTokenizer.from_pretrained("{Path(folder).name}")'
+            f'model = {auto_class}.from_pretrained("{name}")\n'
+            f'tokenizer = AutoTokenizer.from_pretrained("{name}")'
         )
     return (
         "from transformers import AutoModel\n"
-        f'model = AutoModel.from_pretrained("{Path(folder).name}", trust_remote_code=True)  # the encoder\n'
+        f'model = AutoModel.from_pretrained("{name}", trust_remote_code=True)  # the encoder\n'
         "# to fine-tune: AutoModelForImageClassification.from_pretrained(..., num_labels=10, trust_remote_code=True)"
     )
 
@@ -54,7 +58,7 @@ def write_model_card(
     """Writes README.md beside a saved model.
 
     Args:
-        run: the description of the run, as in its run.json, with "metrics", "seconds" and "samples" where known.
+        run: the run's record, as in its run.json.
         figures: name and value of each figure, with its protocol and anchors in the name; only measured ones.
         notes: limits and remarks, a paragraph each.
     """
@@ -71,13 +75,13 @@ def write_model_card(
     rows = [(name, value) for name, value in figures]
     rows += [(name, f"{value:.4f}") for name, value in run.get("metrics", {}).items() if name in SHOWN]
     parts = [
-        f"# {folder.name}",
+        f"# {folder.resolve().name}",
         f"Pretrained from scratch, without labels, with hfssl {__version__}.",
         f"Method: {PAPERS.get(model_type, model_type)}.",
         "## Load it",
-        f"```python\n{loading_code(folder)}\n```",
+        f"```python\n{loading_code(folder, run.get('repository'))}\n```",
         "## Data",
-        run.get("data") or "not recorded",
+        run.get("dataset") or "not recorded",
         "## Training",
         _settings(run),
     ]
@@ -90,7 +94,8 @@ def write_model_card(
 
 def _settings(run: dict[str, Any]) -> str:
     arguments = run.get("arguments", {})
-    lines = [f"* {name}: {value}" for name, value in arguments.items() if value not in (None, 0, 0.0)]
+    settings = arguments | run.get("collator", {})
+    lines = [f"* {name}: {value}" for name, value in settings.items() if value not in (None, 0, 0.0)]
     if "seconds" in run:
         lines.append(f"* time: {run['seconds']:.0f} s on {run.get('hardware', platform.machine())}")
     return "\n".join(lines) or "not recorded"

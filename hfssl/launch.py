@@ -29,11 +29,12 @@ def launch(arguments: Sequence[str]) -> int:
     parser.error = refuse
     options = parser.parse_args(list(arguments))
     options.training_script = str(recipe(options.training_script))
-    if options.cpu and (options.num_processes or 1) > 1:
-        # accelerate takes these two flags together and silently starts one process (seen in 1.15).
+    on_cpu = options.cpu or "--use_cpu" in options.training_script_args
+    if on_cpu and (options.num_processes or 1) > 1 and not (options.multi_gpu or options.config_file):
+        # accelerate takes these flags together and silently starts one process (seen in 1.15).
         raise InputError(
-            "accelerate starts a single process for --cpu --num_processes N; several CPU processes need "
-            "`--multi_gpu --num_processes N` before the recipe and `--use_cpu` after it"
+            "accelerate would start a single process; several CPU processes need `--multi_gpu --num_processes N` "
+            "before the recipe and `--use_cpu` after it"
         )
     try:
         launch_command(options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 from hfssl.errors import InputError, nearest
@@ -25,6 +26,16 @@ def recipes() -> dict[str, Path]:
     """The pretraining recipes by name: `gpt` is recipes/pretrain_gpt.py."""
     found = sorted((programs_root() / "recipes").glob(f"{_PREFIX}*.py"))
     return {path.stem.removeprefix(_PREFIX): path for path in found}
+
+
+def evaluations() -> dict[str, Path]:
+    """The programs that say what a model learned, by name: `probe` is eval/run_probe.py."""
+    return {path.stem.removeprefix("run_"): path for path in sorted((programs_root() / "eval").glob("run_*.py"))}
+
+
+def summary(path: Path) -> str:
+    """The first line of a program's docstring."""
+    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
 
 
 def recipe(name: str) -> Path:

@@ -70,8 +70,8 @@ def train_bpe(
     Args:
         texts: documents, read once; they need not fit into memory.
         vocab_size: entries, the 256 bytes and the special tokens included. A short text may yield fewer.
-        style: "gpt2" (one special token, <|endoftext|>, also for padding) or "bert" ([PAD] [UNK] [CLS] [SEP] [MASK],
-            and `[CLS] A [SEP] B [SEP]` with token types 0 and 1).
+        style: "gpt2" (one special token, <|endoftext|>, and like GPT-2's own none for padding) or "bert" ([PAD] [UNK]
+            [CLS] [SEP] [MASK], and `[CLS] A [SEP] B [SEP]` with token types 0 and 1).
         special_tokens: more of them, after the style's own.
         min_frequency: a pair seen less often is not merged.
         model_max_length: the length at which users of the tokenizer truncate; none by default.
@@ -109,7 +109,7 @@ def train_bpe(
         found = tokenizer.get_vocab_size()
         logger.warning("The text yields only %s entries of %s: no more pairs occur often enough", found, vocab_size)
     tokenizer.post_processor = _template(tokenizer, style)
-    names = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), END_OF_TEXT)
+    names = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         clean_up_tokenization_spaces=False,  # cleaning would lose the spaces before punctuation
@@ -209,7 +209,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
                 if (folder / merges).exists() and not (folder / "tokenizer.json").exists():
                     return GPT2TokenizerFast(vocab=str(folder / vocabulary), merges=str(folder / merges))
             name = str(folder)
-        return AutoTokenizer.from_pretrained(name)
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # transformers raises OSError, ValueError, KeyError and more for a folder without one
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"cannot load a tokenizer from {name}: {reason}") from None

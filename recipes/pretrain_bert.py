@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from transformers import BertConfig, set_seed
 
-from hfssl.config import parse_config
+from hfssl.config import build_model, parse_config
 from hfssl.data.blocks import CorpusArguments, fit_vocabulary, load_text_data
 from hfssl.data.masking import BERT_SCHEME, MaskingCollator, check_unit
 from hfssl.data.sources import TextArguments
@@ -55,7 +55,7 @@ def main(argv=None):
 
     set_seed(args.seed)
     trainer = PretrainingTrainer(
-        model=language_model(config),
+        model=build_model(language_model, config),
         args=args,
         train_dataset=data.train,
         eval_dataset=data.eval,

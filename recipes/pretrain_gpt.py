@@ -9,7 +9,7 @@ text first. Expected: see the table in recipes/README.md, which names the hardwa
 
 from transformers import GPT2Config, LlamaConfig, set_seed
 
-from hfssl.config import parse_config
+from hfssl.config import build_model, parse_config
 from hfssl.data.blocks import CausalCollator, CorpusArguments, fit_vocabulary, load_text_data
 from hfssl.data.sources import TextArguments
 from hfssl.errors import exits_on_bad_input
@@ -32,7 +32,7 @@ def main(argv=None):
 
     set_seed(args.seed)
     trainer = PretrainingTrainer(
-        model=language_model(config),
+        model=build_model(language_model, config),
         args=args,
         train_dataset=data.train,
         eval_dataset=data.eval,

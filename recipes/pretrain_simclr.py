@@ -10,7 +10,7 @@ Expected: see the table in recipes/README.md, which names the hardware, the time
 
 from transformers import set_seed
 
-from hfssl.config import parse_config
+from hfssl.config import build_model, parse_config
 from hfssl.data.augmentation import Augmentation, AugmentationArguments
 from hfssl.data.collators import TwoViewCollator
 from hfssl.data.images import ImageArguments, load_images
@@ -40,7 +40,7 @@ def main(argv=None):
 
     set_seed(args.seed)
     trainer = PretrainingTrainer(
-        model=SimCLRForPreTraining(config),
+        model=build_model(SimCLRForPreTraining, config),
         args=args,
         train_dataset=train,
         data_collator=TwoViewCollator(views, seed=args.seed),

@@ -15,13 +15,13 @@ HUB_FLOOR_LIBRARIES = {"torch", "timm", "transformers"} | sys.stdlib_module_name
 # A module imports only from a lower floor, or from its own part.
 FLOORS = {
     "errors": -1,
+    "programs": 0,
     "models": 0,
     "data": 1,
     "tokenization": 0,
     "config": 1,
     "information": 1,
     "benchmarking": 1,
-    "programs": 1,
     "environment": 1,
     "launch": 2,
     "evaluation": 2,

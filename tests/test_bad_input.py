@@ -27,6 +27,9 @@ def _files(folder):
     (folder / "images").mkdir()
     for number in range(8):
         Image.fromarray(np.full((16, 16, 3), number * 20, np.uint8)).save(folder / "images" / f"{number}.png")
+    elsewhere = [{"bytes": None, "path": str(folder.parent / "a.png")}]
+    Image.new("RGB", (16, 16)).save(folder.parent / "a.png")
+    pq.write_table(pa.table({"image": elsewhere * 9}), folder / "names.parquet")
     (folder / "images" / "bad.png").write_bytes(b"\x89PNG no more")
     (folder / "unknown.yaml").write_text("learning_rat: 0.1\n")
     (folder / "model.yaml").write_text("model: {n_layers: 2}\n")
@@ -56,7 +59,12 @@ CASES = {
     "a missing config": (GPT, "--config {in}/no.yaml", "no.yaml"),
     "an unknown flag": (SIMCLR, "--learning_rat 1", "learning_rate"),
     "a tracker that is not installed": (GPT, "--report_to trackio", "pip install trackio"),
+    "heads that do not divide": (GPT, "--model.n_head 3", "'model' settings"),
+    "a model flag that is no YAML": (GPT, "--model.n_head {a", "--model.n_head: not valid YAML"),
+    "an unknown backbone setting": (SIMCLR, "--model.backbone_kwargs {\"depht\":3}", "'depht'"),
     "an unknown backbone": (SIMCLR, "--model.backbone resnet8t", "resnet"),
+    "an image that names a file elsewhere": (SIMCLR, "--image_path {in}/names.parquet", "row 0 of"),
+    "a cache that cannot be written": (GPT, "--corpus_dir {in}/short.txt/cache", "--corpus_dir"),
     "a missing image folder": (SIMCLR, "--image_path {in}/no", "{in}/no"),
     "a folder without images": (SIMCLR, "--image_path {in}/nothing", "{in}/nothing"),
     "a corrupt image": (SIMCLR, "--image_path {in}/images --per_device_train_batch_size 4", "bad.png"),
@@ -72,7 +80,8 @@ CASES = {
 def test_one_line_code_2_and_nothing_left(tmp_path, capsys, monkeypatch, case):
     monkeypatch.setitem(TRACKERS, "trackio", "not_installed_anywhere")
     path, arguments, says = CASES[case]
-    folder, out = str(_files(tmp_path / "in")), tmp_path / "out"
+    folder, out, cache = str(_files(tmp_path / "in")), tmp_path / "out", tmp_path / "cache"
+    monkeypatch.setenv("HFSSL_CACHE", str(cache))
     argv = arguments.replace("{in}", folder).split()
     if path in SMOKE and "--config" not in argv:
         argv = ["--config", str(program(SMOKE[path])), *argv]
@@ -86,3 +95,4 @@ def test_one_line_code_2_and_nothing_left(tmp_path, capsys, monkeypatch, case):
     assert len(errors) == 1 and lines[-1] == errors[0], lines
     assert says.replace("{in}", folder) in errors[0]
     assert not out.exists()
+    assert not list(cache.rglob(".*"))  # nothing half made, visible or not

@@ -37,6 +37,8 @@ def test_version_and_env_and_ls(run_command, hfssl_command):
         "builtin:digits",
         "builtin:photos",
         "recipes/smoke/gpt.yaml",
+        "GPT: left-to-right language modelling",
+        "probe",
     ):
         assert word in listed
 
@@ -48,6 +50,7 @@ def test_version_and_env_and_ls(run_command, hfssl_command):
         (["pretrain"], "which recipe? one of bert, gpt, simclr"),
         (["pretrain", "gtp"], "unknown recipe 'gtp': one of bert, gpt, simclr; did you mean 'gpt'?"),
         (["pretrain", "--cpu", "--num_processes", "2", "gpt"], "--multi_gpu --num_processes N"),
+        (["pretrain", "--num_processes", "2", "gpt", "--use_cpu"], "--multi_gpu --num_processes N"),
         (["generate", "./nowhere", "--prompt", "x"], "no such folder"),
         (["demo", "--out", "README.md"], "README.md is a file; give another --out"),
         (["demo", "--out", "hfssl"], "hfssl is not empty and holds no demo"),

@@ -2,9 +2,9 @@ import json
 from dataclasses import dataclass, field
 
 import pytest
-from transformers import GPT2Config, LlamaConfig
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig
 
-from hfssl.config import parse_config
+from hfssl.config import build_model, parse_config, read_yaml
 from hfssl.errors import InputError
 from hfssl.training import PretrainingArguments
 
@@ -96,6 +96,32 @@ def test_bad_yaml_is_refused_in_one_line(write, text, message):
 def test_bad_flags_are_refused(argv, message):
     with pytest.raises(InputError, match=message):
         parse(*argv, model={"gpt2": GPT2Config})
+
+
+def test_null_in_a_file_is_a_value_that_the_command_line_wins_over(write):
+    @dataclass
+    class Limits:
+        keep: int | None = field(default=2)
+        size: int = field(default=8)
+
+    path = write("keep: null\n")
+    assert parse_config(Limits, argv=["--config", path])[0].keep is None
+    assert parse_config(Limits, argv=["--config", path, "--keep", "3"])[0].keep == 3
+    with pytest.raises(InputError, match="size must have a value, not null"):
+        parse_config(Limits, argv=["--config", write("size: null\n")])
+
+
+def test_a_config_that_came_with_hfssl_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read_yaml("recipes/smoke/gpt.yaml")["max_steps"] == 20
+    (tmp_path / "recipes" / "smoke").mkdir(parents=True)
+    (tmp_path / "recipes" / "smoke" / "gpt.yaml").write_text("max_steps: 3\n")
+    assert read_yaml("recipes/smoke/gpt.yaml") == {"max_steps": 3}
+
+
+def test_a_model_that_cannot_be_built_is_bad_input():
+    with pytest.raises(InputError, match=r"the 'model' settings give no model: .*divisible by num_heads"):
+        build_model(GPT2LMHeadModel, GPT2Config(n_embd=8, n_head=3, n_layer=1))
 
 
 def test_a_program_without_a_model_refuses_the_mapping(write):

@@ -10,7 +10,7 @@ from hfssl.hub import write_model_card
 from hfssl.models import SimCLRConfig, SimCLRForPreTraining
 from hfssl.tokenization import train_bpe
 
-RUN = {"data": "builtin:prose (train)", "arguments": {"learning_rate": 1e-3, "weight_decay": 0.0}, "seconds": 12.2,
+RUN = {"dataset": "builtin:prose (train)", "arguments": {"learning_rate": 1e-3, "weight_decay": 0.0}, "seconds": 12.2,
        "hardware": "1 x 2 CPU cores", "metrics": {"eval_loss": 2.5, "eval_runtime": 3.0}}  # fmt: skip
 
 

@@ -52,7 +52,7 @@ def test_all_three_accelerate_configs_are_there():
     ("name", "auto_class"),
     [("gpt", AutoModelForCausalLM), ("llama", AutoModelForCausalLM), ("bert", AutoModelForMaskedLM)],
 )
-def test_smoke_text(run_command, accelerate_command, tmp_path, name, auto_class):
+def test_smoke_text(run_command, accelerate_command, tmp_path, monkeypatch, name, auto_class):
     recipe = "gpt" if name == "llama" else name
     done = run_command(
         accelerate_command, "launch", "--num_processes", "1", f"recipes/pretrain_{recipe}.py", "--config",
@@ -67,6 +67,13 @@ def test_smoke_text(run_command, accelerate_command, tmp_path, name, auto_class)
     assert losses[-1] < losses[0]
     assert any("tokens_per_second" in entry for entry in history)
     assert {path.name for path in (tmp_path / "out").glob("checkpoint-*")} == {"checkpoint-10", "checkpoint-20"}
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "builtin:prose (train): " in card and "max_steps: 20" in card and "| eval_loss | " in card
+    assert ("mask_scheme" in card) == (name == "bert")
+    monkeypatch.chdir(tmp_path)
+    loaded = {}
+    exec(re.search(r"```python\n(.*?)```", card, re.S)[1], loaded)
+    assert loaded["model"].num_parameters() == model.num_parameters()
 
 
 def test_smoke_simclr_and_probe(run_command, accelerate_command, hfssl_command, tmp_path):
@@ -90,6 +97,8 @@ def test_smoke_simclr_and_probe(run_command, accelerate_command, hfssl_command, 
     )
     assert probed.returncode == 0, probed.stderr[-2000:]
     assert "raw pixels" in probed.stdout and "random init" in probed.stdout
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "builtin:digits (train)" in card and "augmentations: [" in card
     assert (tmp_path / "p.json").exists()
 
 

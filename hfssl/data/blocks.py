@@ -81,11 +81,17 @@ class Blocks(Dataset):
             )
 
     @property
-    def source(self) -> str:
+    def fingerprint(self) -> str:
         """What the blocks were made from: equal for equal blocks."""
         manifest = self.corpus.manifest
         apart = ", documents apart" if self.documents else ""
         return f"{manifest['source']}, tokenizer {manifest['tokenizer']}, blocks of {self.block_size}{apart}"
+
+    @property
+    def source(self) -> str:
+        """One line that says where the text comes from and how much it is."""
+        made = self.corpus.manifest
+        return f"{made['name']}: {made['bytes']:,} bytes, {made['documents']:,} documents, {len(self.corpus):,} tokens"
 
     def __len__(self) -> int:
         return len(self.corpus) // self.stride
@@ -129,8 +135,9 @@ def fit_vocabulary(config, tokenizer, block_size: int) -> None:
             "give a smaller --block_size or more positions in the model"
         )
     config.vocab_size = len(tokenizer)
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        setattr(config, name, getattr(tokenizer, name))
+    config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
+    # Where padding is the end-of-text token: named in the config, it would get no gradient in Llama's embedding.
+    config.pad_token_id = None if tokenizer.pad_token_id == tokenizer.eos_token_id else tokenizer.pad_token_id
 
 
 @dataclass
@@ -181,7 +188,10 @@ def open_corpora(arguments: CorpusArguments) -> tuple[Any, list[Corpus]]:
 def _build_corpora(text: TextArguments, arguments: CorpusArguments, style: str) -> tuple[Any, list[Corpus]]:
     train, held_out = load_texts(text, "train"), load_texts(text, "eval")
     root = Path(arguments.corpus_dir) if arguments.corpus_dir else cache_folder()
-    tokenizer = _tokenizer(arguments, train, style, root / "tokenizers")
+    try:
+        tokenizer = _tokenizer(arguments, train, style, root / "tokenizers")
+    except OSError as error:
+        raise InputError(f"cannot write to {root}: {error.strerror or error}; give another --corpus_dir") from error
     end = _end_token(tokenizer, style)
     parts = []
     for texts in (train, held_out):
@@ -206,7 +216,10 @@ def _tokenizer(arguments: CorpusArguments, train, style: str, root: Path):
         logger.info("No tokenizer given: training a BPE of %s entries on the text", f"{arguments.vocab_size:,}")
         root.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".new-", dir=root))
-        train_bpe(train, arguments.vocab_size, style).save_pretrained(staging)
-        shutil.rmtree(folder, ignore_errors=True)
-        staging.rename(folder)
+        try:
+            train_bpe(train, arguments.vocab_size, style).save_pretrained(staging)
+            shutil.rmtree(folder, ignore_errors=True)
+            staging.rename(folder)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
     return load_tokenizer(str(folder))

@@ -34,6 +34,11 @@ class TwoViewCollator:
     def __init__(self, augmentation: Augmentation, seed: int = 0, views: int = 2):
         self.augmentation, self.seed, self.views = augmentation, seed, views
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide the views, as plain values."""
+        return vars(self.augmentation.settings) | {"seed": self.seed, "views": self.views}
+
     def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         images = stack_images([item["image"] for item in items])
         indices = np.array([item["index"] for item in items])

@@ -29,7 +29,7 @@ from hfssl.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 SHARD_CHARACTERS = 2**26  # of text in a shard: some 30 MB of tokens
 _BATCH_CHARACTERS = 2**20  # handed to the tokenizer's threads at once; its results take some 50 bytes a character
 _PIECE = 2**16  # a longer document is cut, so that it keeps more than one thread busy
@@ -42,7 +42,7 @@ class Corpus:
     """A tokenised text, memory-mapped.
 
     Attributes:
-        manifest: counts and hashes; "tokens", "documents", and "bytes", the UTF-8 length of the text.
+        manifest: counts and hashes; "tokens", "documents", and "bytes", the UTF-8 length of the text; its "name".
 
     Raises:
         InputError: no corpus, of another version, or a shard shorter than its manifest says.
@@ -53,6 +53,8 @@ class Corpus:
         try:
             self.manifest = json.loads((self.folder / "manifest.json").read_text())
             shards, dtype = self.manifest["shards"], np.dtype(self.manifest["dtype"])
+            if self.manifest["version"] != VERSION:
+                raise ValueError
         except (OSError, ValueError, KeyError, TypeError):
             raise InputError(f"{folder} holds no corpus of this version; make it again") from None
         self._tokens, self._ends = [], []
@@ -92,6 +94,16 @@ class Corpus:
             for first in range(0, len(shard), 2**22):
                 counts += np.bincount(shard[first : first + 2**22], minlength=vocab_size)
         return counts
+
+    def duplicate_share(self, limit: int = 10_000) -> float:
+        """The share of the first documents of each shard, `limit` at most, that are the same as an earlier one."""
+        seen, count = set(), 0
+        for tokens, ends in zip(self._tokens, self._ends, strict=True):
+            ends = ends[:limit]
+            for first, end in zip([0, *ends[:-1]], ends, strict=True):
+                seen.add(hashlib.blake2b(tokens[first:end].tobytes(), digest_size=16).digest())
+            count += len(ends)
+        return 1 - len(seen) / max(1, count)
 
     @property
     def tokens_per_byte(self) -> float:
@@ -157,8 +169,7 @@ def build_corpus(
         "shard_characters": shard_characters,
     }
     if (folder / "manifest.json").exists():
-        manifest = _read_json(folder / "manifest.json")
-        if all(manifest.get(key) == value for key, value in identity.items()):
+        if _is_made_from(folder, identity):
             return Corpus(folder)
         logger.warning("%s was made from other text or with another tokenizer: building it again", folder)
     staging = folder.with_name(f".{folder.name}.building")
@@ -170,12 +181,20 @@ def build_corpus(
         count = _make_shards(texts, tokenizer, staging, end_token_id, part, parts, shard_characters)
         if count == 0:
             raise InputError("the text holds no document")
-        return _join(staging, folder, identity, len(tokenizer), count)
+        joined = _join(staging, folder, identity, getattr(texts, "source", "text"), len(tokenizer), count)
     except InputError:
         shutil.rmtree(staging, ignore_errors=True)
         raise
     except OSError as error:
+        if _is_made_from(folder, identity):
+            return Corpus(folder)  # another process built the same at the same time and was first
         raise InputError(f"cannot write the corpus {folder}: {error.strerror or error}") from error
+    return Corpus(folder) if joined is None and _is_made_from(folder, identity) else joined
+
+
+def _is_made_from(folder: Path, identity: dict[str, Any]) -> bool:
+    manifest = _read_json(folder / "manifest.json")
+    return all(manifest.get(key) == value for key, value in identity.items())
 
 
 def _name(number: int) -> str:
@@ -296,7 +315,9 @@ def _can_be_cut(backend: Tokenizer) -> bool:
     )
 
 
-def _join(staging: Path, folder: Path, identity: dict[str, Any], vocabulary: int, count: int) -> Corpus | None:
+def _join(
+    staging: Path, folder: Path, identity: dict[str, Any], name: str, vocabulary: int, count: int
+) -> Corpus | None:
     """Makes the staged shards the corpus, if all are there."""
     records = [staging / f"{_name(number)}.json" for number in range(count)]
     if not all(record.exists() for record in records):
@@ -304,7 +325,7 @@ def _join(staging: Path, folder: Path, identity: dict[str, Any], vocabulary: int
         logger.info("%d of %d shards of %s are made; the other parts are still to come", done, count, folder)
         return None
     shards = [_read_json(record) for record in records]
-    manifest = identity | {"dtype": _dtype(vocabulary).name}
+    manifest = identity | {"name": name, "dtype": _dtype(vocabulary).name}
     manifest |= {key: sum(shard[key] for shard in shards) for key in ("tokens", "documents", "bytes")}
     manifest |= {"largest": max(shard["largest"] for shard in shards), "shards": shards}
     _write_json(staging / "manifest.json", manifest)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +43,32 @@ class Files:
     def name(self, i: int) -> str:
         return str(self.paths[i])
 
+    def fingerprint(self) -> str:
+        """A hash of the names and sizes of all files: their content would have to be read once for nothing."""
+        root = Path(os.path.commonpath(self.paths)) if len(self) > 1 else self.paths[0].parent
+        lines = (f"{path.relative_to(root).as_posix()} {path.stat().st_size}" for path in self.paths)
+        return hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()
+
 
 class Rows:
-    """A column of encoded images: structs {bytes, path} or plain bytes, as pyarrow or a `datasets.Dataset` hold it."""
+    """A column of encoded images: structs {bytes, path} or plain bytes, as pyarrow or a `datasets.Dataset` hold it.
 
-    def __init__(self, values: Any, source: str, starts: list[tuple[int, str]] | None = None):
-        self.values = values
-        self.starts = starts or [(0, source)]  # the first row of each file, and its name
+    Args:
+        roots: a path in a row is opened only if the file lies below one of these folders.
+        files: what the rows were read from, or a hash that stands for it.
+        starts: the first row of each file, and its name.
+    """
+
+    def __init__(
+        self,
+        values: Any,
+        source: str,
+        roots: Sequence[Path],
+        files: Sequence[Path] | str,
+        starts: list[tuple[int, str]] | None = None,
+    ):
+        self.values, self.files, self.roots = values, files, [Path(root).resolve() for root in roots]
+        self.starts = starts or [(0, source)]
 
     def __len__(self) -> int:
         return len(self.values)
@@ -55,12 +77,28 @@ class Rows:
         value = self.values[i]
         value = value.as_py() if hasattr(value, "as_py") else value
         if isinstance(value, dict):
-            value = value["bytes"] if value.get("bytes") is not None else value.get("path") and Path(value["path"])
+            value = value["bytes"] if value.get("bytes") is not None else self._file(value.get("path"))
         return value
+
+    def _file(self, name: str | None) -> Path | None:
+        """Data from somewhere else may name any file of this machine."""
+        if not name:
+            return None
+        path = (self.roots[0] / name).resolve()
+        if not any(path.is_relative_to(root) for root in self.roots):
+            raise ValueError(f"it names the file {name!r} outside {str(self.roots[0])!r}")
+        return path
 
     def name(self, i: int) -> str:
         first, file = next((first, file) for first, file in reversed(self.starts) if first <= i)
         return f"row {i - first} of {file}"
+
+    def fingerprint(self) -> str:
+        """A hash of the files' content; a Hub dataset's own."""
+        if isinstance(self.files, str):
+            return self.files
+        contents = "".join(readers.content_hash(path) for path in self.files)
+        return hashlib.blake2b(contents.encode(), digest_size=8).hexdigest()
 
 
 # Folders
@@ -157,14 +195,15 @@ def from_parquet(root: Path, split: str, image_column: str | None, label_column:
         from datasets import Dataset as HubDataset
 
         dataset = HubDataset.from_parquet([str(file) for file in files], columns=names)
-        return _hub_entries(dataset, image_column, label_column, class_names, str(root), starts)
+        entries, labels, class_names = _hub_entries(dataset, image_column, label_column, class_names, str(root))
+        return Rows(entries.values, str(root), [files[0].parent], files, starts), labels, class_names
     try:
         table = pa.concat_tables([file.read(columns=names) for file in opened], promote_options="permissive")
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"cannot read {str(root)!r}, a damaged parquet file: {one_line(error)}") from error
     labels = None if label_column is None else table.column(label_column).to_pylist()
     labels, class_names = _as_numbers(labels, class_names, label_column, str(root))
-    return Rows(table.column(image_column), str(root), starts), labels, class_names
+    return Rows(table.column(image_column), str(root), [files[0].parent], files, starts), labels, class_names
 
 
 def _arrow_columns(schema) -> dict[str, str]:
@@ -197,6 +236,8 @@ def _columns(kinds: dict[str, str], image_column, label_column, source) -> tuple
         raise InputError(f"column {image_column!r} of {str(source)!r} is {kinds[image_column]}, not images")
     if label_column is None:
         label_column = next((name for name in LABEL_COLUMNS if name in kinds and name != image_column), None)
+    elif label_column == "none":
+        label_column = None
     elif label_column not in kinds:
         raise InputError(f"{str(source)!r} has no column {label_column!r}; its columns are {known}")
     return image_column, label_column
@@ -232,11 +273,13 @@ def from_hub(dataset, name: str, image_column: str | None, label_column: str | N
     return _hub_entries(dataset, image_column, label_column, class_names, name)
 
 
-def _hub_entries(dataset, image_column, label_column, class_names, source: str, starts=None):
-    from datasets import Image
+def _hub_entries(dataset, image_column, label_column, class_names, source: str):
+    from datasets import Image, config
+    from huggingface_hub.constants import HF_HUB_CACHE
 
     labels = None if label_column is None else list(dataset[label_column])
     labels, class_names = _as_numbers(labels, class_names, label_column, source)
     if isinstance(dataset.features[image_column], Image):
         dataset = dataset.cast_column(image_column, Image(decode=False))
-    return Rows(dataset[image_column], source, starts), labels, class_names
+    caches = [config.HF_DATASETS_CACHE, HF_HUB_CACHE]  # where a dataset of loose images has them
+    return Rows(dataset[image_column], source, caches, dataset._fingerprint), labels, class_names

@@ -6,6 +6,7 @@ and on whole batches.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from torch.utils.data import Dataset
 
 from hfssl.data.builtin import BUILTIN_IMAGES, builtin_images
 from hfssl.data.image_sources import from_folder, from_hub, from_parquet, is_parquet
-from hfssl.data.readers import visible_files
+from hfssl.data.readers import IMAGE_FORMATS, visible_files
 from hfssl.data.sources import load_hub_dataset, resolve
 from hfssl.errors import InputError, one_line
 
@@ -39,7 +40,9 @@ class ImageArguments:
     image_config: str | None = field(default=None, metadata={"help": "The configuration of a Hub dataset."})
     image_split: str = field(default="train", metadata={"help": "The split to train on."})
     image_column: str | None = field(default=None, metadata={"help": "The column with the images; found if not given."})
-    label_column: str | None = field(default=None, metadata={"help": "The column with the labels; found if not given."})
+    label_column: str | None = field(
+        default=None, metadata={"help": "The column with the labels, or none; found if not given."}
+    )
     skip_corrupt_images: bool = field(
         default=False, metadata={"help": "Count damaged images and go on, instead of stopping at the first."}
     )
@@ -54,7 +57,8 @@ class ImageDataset(Dataset):
     Attributes:
         labels: int64 (N,), or None.
         class_names: names in the order of the labels, or None.
-        source: one line that says where the images come from.
+        source: one line that says where the images come from and how many they are.
+        fingerprint: equal for equal images.
     """
 
     def __init__(
@@ -63,13 +67,14 @@ class ImageDataset(Dataset):
         labels: Sequence[int] | np.ndarray | None = None,
         class_names: list[str] | None = None,
         source: str = "memory",
+        fingerprint: str = "",
     ):
         """``images`` is a uint8 tensor (N, 3, H, W), a list of (3, H, W), or anything else with items and a length."""
         self.labels = None if labels is None else np.asarray(labels, dtype=np.int64)
         if self.labels is not None and len(self.labels) != len(images):
             raise ValueError(f"{len(images)} images but {len(self.labels)} labels")
         self.class_names = class_names
-        self.source = source
+        self.source, self.fingerprint = source, fingerprint or source
         self._images = images
         self._rows = np.arange(len(images))  # of `images`; the labels are already in this order
 
@@ -87,6 +92,7 @@ class ImageDataset(Dataset):
         """Some of the images in the order given, sharing the pixels; their ``"index"`` counts from 0 again."""
         indices = np.asarray(indices, dtype=np.int64)
         part = ImageDataset(self._images, None, self.class_names, self.source)
+        part.fingerprint = f"{self.fingerprint}, {hashlib.blake2b(indices.tobytes(), digest_size=8).hexdigest()}"
         part._rows = self._rows[indices]
         part.labels = None if self.labels is None else self.labels[indices]
         return part
@@ -125,7 +131,8 @@ def load_images(
             parquet, a file or a folder of files that carry the split in their names; an image file; ``builtin:NAME``.
         split: of the source. A parquet file or a folder without splits is all "train": name another for other images.
         config: of a Hub dataset.
-        image_column, label_column: of parquet or a Hub dataset; found if not given.
+        image_column, label_column: of parquet or a Hub dataset; found if not given. The label column "none" leaves
+            labels out.
         skip_corrupt: leave damaged images out and log their number instead of stopping at the first.
 
     Raises:
@@ -134,7 +141,8 @@ def load_images(
     kind, name = resolve(path, BUILTIN_IMAGES)
     if kind == "builtin":
         images, labels, class_names = builtin_images(name, split)
-        return ImageDataset(torch.from_numpy(images), labels, class_names, f"builtin:{name} ({split})")
+        content = hashlib.blake2b(images.tobytes(), digest_size=8).hexdigest()
+        return ImageDataset(torch.from_numpy(images), labels, class_names, f"builtin:{name} ({split})", content)
     if kind == "hub":
         dataset = load_hub_dataset(name, config, split)
         entries, labels, class_names = from_hub(dataset, name, image_column, label_column)
@@ -188,7 +196,7 @@ def _decode(entries, labels, class_names, source: str, skip_corrupt: bool) -> Im
     if not len(entries):
         raise InputError(f"{source} holds no image")
     if _decoded_bytes(entries) > MAX_DECODED_BYTES:
-        return ImageDataset(_Lazy(entries, labels, skip_corrupt), labels, class_names, source)
+        return ImageDataset(_Lazy(entries, labels, skip_corrupt), labels, class_names, source, entries.fingerprint())
     from tqdm.auto import tqdm
 
     images, kept, modes, first_error = [], [], {}, None
@@ -215,7 +223,7 @@ def _decode(entries, labels, class_names, source: str, skip_corrupt: bool) -> Im
         logger.info("Converted to RGB: %s (of %s images)", counts, len(images))
     if len({image.shape for image in images}) == 1:
         images = torch.stack(images)
-    return ImageDataset(images, None if labels is None else labels[kept], class_names, source)
+    return ImageDataset(images, None if labels is None else labels[kept], class_names, source, entries.fingerprint())
 
 
 def _decoded_bytes(entries) -> int:
@@ -226,7 +234,7 @@ def _decoded_bytes(entries) -> int:
     for i in np.linspace(0, len(entries) - 1, min(64, len(entries))).astype(int):
         try:
             value = entries[int(i)]
-            with Image.open(io.BytesIO(value) if isinstance(value, bytes) else value) as image:
+            with Image.open(io.BytesIO(value) if isinstance(value, bytes) else value, formats=IMAGE_FORMATS) as image:
                 sizes.append(image.width * image.height * 3)
         except Exception:
             continue  # a damaged image is dealt with where it is decoded
@@ -248,7 +256,7 @@ def _open_rgb(entries, i: int) -> tuple[np.ndarray, str]:
         value = entries[i]
         if value is None:
             raise ValueError("it is null")
-        with Image.open(io.BytesIO(value) if isinstance(value, bytes) else value) as stored:
+        with Image.open(io.BytesIO(value) if isinstance(value, bytes) else value, formats=IMAGE_FORMATS) as stored:
             mode = stored.mode
             image = ImageOps.exif_transpose(stored)
             if mode.startswith("I"):  # 16 bits a pixel; PIL's own conversion would cut off instead of scaling

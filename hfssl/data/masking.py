@@ -245,6 +245,11 @@ class MaskingCollator:
         self.special_ids = sorted(tokenizer.all_special_ids)
         self.probability, self.scheme, self.seed, self.positions = probability, tuple(scheme), seed, positions
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide the masks, as plain values."""
+        return {"mlm_probability": self.probability, "mask_scheme": list(self.scheme), "seed": self.seed}
+
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         input_ids = np.stack([item["input_ids"] for item in items]).astype(np.int64)  # (B, T)
         epochs = np.array([item.get("epoch", 0) for item in items])

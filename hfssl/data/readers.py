@@ -18,6 +18,7 @@ from hfssl.errors import InputError, nearest, one_line
 
 TEXT_SUFFIXES = (".txt", ".jsonl", ".json", ".parquet")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # PIL's names; others may start programs
 KNOWN_SUFFIXES = (*TEXT_SUFFIXES, *IMAGE_SUFFIXES, ".gz", ".csv", ".zip", ".tar", ".yaml")
 
 PIECE = 16 * 2**20  # characters; a longer text file comes in pieces of about this length

@@ -115,7 +115,9 @@ def load_encoder(path: str | Path, trust_remote_code: bool = False, image_size: 
     if ("/" in path or path.startswith(".")) and path.count("/") != 1 and not Path(path).is_dir():
         raise InputError(f"no model directory {path!r}")
     try:
-        model, report = AutoModel.from_pretrained(path, trust_remote_code=trust_remote_code, output_loading_info=True)
+        model, report = AutoModel.from_pretrained(
+            path, use_safetensors=True, trust_remote_code=trust_remote_code, output_loading_info=True
+        )
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise InputError(f"cannot load a model from {path!r}: {one_line(error)}") from None
     if missing := sorted(report["missing_keys"]):

@@ -10,6 +10,7 @@ import json
 import logging
 import runpy
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -145,16 +146,28 @@ def _write_report(folder: Path, scores: dict[str, Any], features, labels) -> Non
     page.heading("The GPT continues a prompt")
     for sample in scores["samples"]:
         page.code(sample)
+    page.heading("One prompt while it learned")
+    history = json.loads((folder / "gpt" / "log_history.json").read_text())
+    samples = {entry["step"]: entry["samples"] for entry in history if "samples" in entry}
+    rows = [(step, prompt + text) for step, texts in samples.items() for prompt, text in texts.items()]
+    page.table(("step", "text"), rows)
     page.heading("Saved and loaded again")
-    page.table(("model", "largest difference of the outputs after from_pretrained"), list(scores["reloaded"].items()))
+    page.table(
+        ("model", "weights as trained, outputs where hfssl is not installed, after from_pretrained"),
+        list(scores["reloaded"].items()),
+    )
     page.heading("Next")
     page.code(_next_steps(folder))
     page.write(folder / "report.html")
 
 
 def _next_steps(folder: Path) -> str:
+    activate = Path(sys.prefix) / "bin" / "activate"
+    if activate.is_relative_to(Path.cwd()):
+        activate = activate.relative_to(Path.cwd())
     return "\n".join(
         [
+            *([] if shutil.which("hfssl") else [f". {activate}"]),
             f'hfssl generate {folder}/gpt --prompt "The function returns" --tries 3',
             f"hfssl probe {folder}/simclr --dataset builtin:digits",
             "hfssl pretrain gpt --config recipes/gpt_small.yaml --text_path YOUR_TEXT --output_dir out/gpt",
@@ -174,6 +187,8 @@ def _show(scores: dict[str, Any], folder: Path) -> None:
         table.add_row(row["model"], row["figure"], row["ours"], row["anchors"])
     console = Console()
     console.print(table)
+    reloaded = "; ".join(f"{name}: {result}" for name, result in scores["reloaded"].items())
+    console.print(f"\nSaved, loaded by from_pretrained, compared: {reloaded}.", markup=False, highlight=False)
     console.print(f"\nThe GPT continues:\n{scores['samples'][0]}\n", markup=False, highlight=False)
     console.print(f"Models, cards and report.html are in {folder}/ ({scores['seconds']} s). Next:", highlight=False)
     console.print(_next_steps(folder), markup=False, highlight=False)

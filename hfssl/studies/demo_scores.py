@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForPreTraining, AutoTokenizer
 
 from hfssl.data.blocks import CausalCollator, CorpusArguments, load_text_data
 from hfssl.data.builtin import builtin_texts
@@ -23,6 +23,8 @@ from hfssl.evaluation.features import extract_features, load_encoder
 from hfssl.evaluation.language import byte_entropy, most_frequent_accuracy, score_language, unigram_loss
 from hfssl.evaluation.probes import distorted_copy, probe
 from hfssl.generation import continue_text
+from hfssl.training.checkpoint import weights_digest
+from hfssl.training.run import RUN
 
 PROMPTS = ("The function returns", "A class is", "If the file does not exist,")
 BLOCK = 128
@@ -51,10 +53,18 @@ save_file({name: value.contiguous() for name, value in results.items()}, outputs
 
 
 def score_all(folder: Path) -> dict[str, Any]:
-    """Everything the report shows: "rows", "samples", "loss_anchors", "reloaded", and "map" (features, labels)."""
+    """Everything the report shows: "rows", "samples", "loss_anchors", "reloaded", and "map" (features, labels).
+
+    Raises:
+        RuntimeError: a loaded model is not the trained one.
+    """
     rows, anchors = [], {}
     gpt = AutoModelForCausalLM.from_pretrained(folder / "gpt").eval()
     bert = AutoModelForMaskedLM.from_pretrained(folder / "bert").eval()
+    simclr = AutoModelForPreTraining.from_pretrained(folder / "simclr")
+    for name, model in {"gpt": gpt, "bert": bert, "simclr": simclr}.items():
+        if weights_digest(model) != json.loads((folder / name / RUN).read_text())["weights"]:
+            raise RuntimeError(f"the weights that {folder / name} loads with are not those that were trained")
     rows.append(_gpt_row(gpt, folder, anchors))
     rows.append(_bert_row(bert, folder, anchors))
     vision_rows, features, labels, encoder = _vision(folder)
@@ -139,7 +149,7 @@ def _simclr_anchor(folder: Path) -> tuple[float, str]:
 
 
 def _reload_elsewhere(folder: Path, gpt, bert, encoder) -> dict[str, str]:
-    """Loads all three where hfssl does not exist, and compares the outputs on the same inputs."""
+    """Loads all three where hfssl does not exist; the the outputs on the same inputs must be equal."""
     from safetensors.torch import load_file, save_file
 
     generator = torch.Generator().manual_seed(0)
@@ -166,4 +176,8 @@ def _reload_elsewhere(folder: Path, gpt, bert, encoder) -> dict[str, str]:
         if result.returncode:
             raise RuntimeError(f"a saved model does not load without hfssl:\n{result.stderr}")
         found = load_file(f"{scratch}/outputs.safetensors")
-    return {name: f"{(found[name] - value).abs().max().item():g}" for name, value in expected.items()}
+    for name, value in expected.items():
+        if not torch.equal(found[name], value):
+            difference = (found[name] - value).abs().max().item()
+            raise RuntimeError(f"{folder / name} gives other outputs without hfssl, by up to {difference:g}")
+    return dict.fromkeys(expected, "equal, bit for bit")

@@ -55,6 +55,13 @@ class PretrainingArguments(TrainingArguments):
     allow_partial_resume: bool = field(
         default=False, metadata={"help": "Resume from a checkpoint without its optimizer, schedule or random state."}
     )
+    sample_prompts: list[str] | None = field(
+        default=None, metadata={"help": "Prompts that a GPT continues at each evaluation, for the log."}
+    )
+    sample_steps: int = field(default=0, metadata={"help": "Continue the prompts every so many steps, too."})
+    diagnosis_steps: int = field(
+        default=300, metadata={"help": "Step from which a loss that stays at the unigram's is reported; 0: never."}
+    )
     overwrite: bool = field(default=False, metadata={"help": "Delete the run in output_dir and start anew."})
 
     def __post_init__(self):

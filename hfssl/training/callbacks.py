@@ -1,4 +1,4 @@
-"""What happens beside the steps: a signal saves and stops; progress is shown."""
+"""Beside the steps: a signal saves and stops; progress, samples and a run that learns nothing are shown."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ import torch
 import torch.distributed as dist
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
+
+from hfssl.errors import InputError
+from hfssl.evaluation.language import unigram_loss
+from hfssl.generation import continue_text, encode_prompt
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +126,72 @@ class Progress(TrainerCallback):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+class UnigramDiagnosis(TrainerCallback):
+    """Says so, once, when a language model has learned nothing but how frequent each token is.
+
+    That is the first thing any of them learns; one whose loss stays at the entropy of the unigram is set up badly.
+    """
+
+    MARGIN = 0.1  # nats
+
+    def __init__(self, blocks, after: int):
+        """`blocks` is the training data, `after` the step from which the loss is looked at, or later in a warm-up."""
+        self._blocks, self._after, self._looked = blocks, after, False
+
+    def on_log(self, args, state, control, logs=None, model=None, **kwargs):
+        first = max(self._after, 2 * args.get_warmup_steps(state.max_steps))
+        if self._looked or not state.is_world_process_zero or "loss" not in logs or state.global_step < first:
+            return
+        self._looked = True
+        corpus = self._blocks.corpus
+        counts = corpus.frequencies(model.config.vocab_size)
+        entropy = unigram_loss(counts, counts)
+        if logs["loss"] > entropy - self.MARGIN:
+            batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+            logger.warning(
+                "After %d steps the loss, %.3f, is still that of the unigram, %.3f: the model knows how frequent each "
+                "token is and no more. The batch is %d blocks, %s tokens; the learning rate %.3g, at most %.3g; "
+                "duplicate documents %.1f %%. A higher --learning_rate or a smaller batch with more steps may help.",
+                state.global_step, logs["loss"], entropy, batch, f"{batch * self._blocks.block_size:,}",
+                logs.get("learning_rate", args.learning_rate), args.learning_rate, 100 * corpus.duplicate_share(),
+            )  # fmt: skip
+
+
+class Samples(TrainerCallback):
+    """Continues fixed prompts at each evaluation and every so many steps, with the same random numbers each time.
+
+    The texts go to the log and, as {"step", "samples": {prompt: continuation}}, into log_history.json.
+    """
+
+    def __init__(self, model, tokenizer, prompts: list[str], every: int = 0):
+        if not model.can_generate():
+            raise InputError(f"--sample_prompts needs a model that continues text; {type(model).__name__} does not")
+        for prompt in prompts:
+            encode_prompt(model, tokenizer, prompt)
+        self._tokenizer, self._prompts, self._every = tokenizer, prompts, every
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self._every and state.global_step % self._every == 0:
+            self._write(args, state, **kwargs)
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self._write(args, state, **kwargs)
+
+    def _write(self, args, state, model=None, **kwargs) -> None:
+        if not state.is_world_process_zero:
+            return
+        training = model.training
+        model.eval()
+        texts = {
+            prompt: continue_text(model, self._tokenizer, prompt, max_new_tokens=40, seed=args.seed)[0]
+            for prompt in self._prompts
+        }
+        model.train(training)
+        state.log_history.append({"step": state.global_step, "samples": texts})
+        for prompt, text in texts.items():
+            logger.info("step %d: %s|%s", state.global_step, prompt, text)
 
 
 def _duration(seconds: float) -> str:

@@ -16,6 +16,8 @@ import re
 import shutil
 from pathlib import Path
 
+import torch
+
 from hfssl.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -127,6 +129,15 @@ def resumable(output_dir: str | Path, allow_partial: bool = False) -> Path | Non
     if missing:
         logger.warning("%s has no %s: going on without", checkpoint, ", ".join(missing))
     return checkpoint
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """A hash of a model's state dict (names, shapes, bytes): equal for a model and the one loaded from its folder."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def rotate(output_dir: str | Path, limit: int | None, keep: str | Path | None = None) -> None:

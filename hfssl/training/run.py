@@ -18,7 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 from hfssl.errors import InputError
 from hfssl.hub import write_model_card
 from hfssl.training.callbacks import Stopped
-from hfssl.training.checkpoint import resumable
+from hfssl.training.checkpoint import newest, resumable, weights_digest
 from hfssl.training.trainer import PretrainingTrainer
 
 logger = logging.getLogger(__name__)
@@ -58,11 +58,18 @@ def run(trainer: PretrainingTrainer) -> dict[str, float]:
             _leave_if_stopped(trainer)
     if "eval_loss" in metrics and not math.isfinite(metrics["eval_loss"]):
         logger.warning("The evaluation loss is not finite")
-    trainer.save_final()
+    record = identity | _facts(trainer) | {"finished": True, "metrics": metrics}
+    try:
+        trainer.save_final()
+        if args.should_save:
+            write_model_card(output_dir, record)
+            _write_json(output_dir / RUN, record)
+    except OSError as error:
+        raise InputError(
+            f"cannot save the model in {output_dir}: {error.strerror or error}; "
+            f"the last good checkpoint is {newest(output_dir)}"
+        ) from error
     if args.should_save:
-        record = identity | {"finished": True, "metrics": metrics} | _cost(trainer)
-        _write_json(output_dir / RUN, record)
-        write_model_card(output_dir, record)
         _say_what_was_written(trainer, metrics)
     if args.push_to_hub:
         trainer.push_to_hub()
@@ -86,7 +93,8 @@ def describe(trainer: PretrainingTrainer) -> dict[str, Any]:
     return {
         "model": model,
         "arguments": json.loads(json.dumps(trainer.args.identity(), default=str)),
-        "data": str(getattr(trainer.train_dataset, "source", "")),
+        "collator": json.loads(json.dumps(getattr(trainer.data_collator, "identity", {}))),
+        "data": str(getattr(trainer.train_dataset, "fingerprint", "")),
     }
 
 
@@ -103,11 +111,20 @@ def difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> st
     return None
 
 
-def _cost(trainer) -> dict[str, Any]:
-    """Seconds of training, summed over the parts of a run that was interrupted, and the hardware of the last part."""
-    device = trainer.args.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
-    return {"seconds": round(trainer.seconds, 1), "hardware": f"{trainer.args.world_size} x {name}"}
+def _facts(trainer) -> dict[str, Any]:
+    """What the card says besides: the data in words, the repository if the model is pushed, a digest of the weights in
+    memory, the seconds of training over all parts of the run, and the hardware of the last part.
+    """
+    args = trainer.args
+    name = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else f"{os.cpu_count()} CPU cores"
+    return {
+        "dataset": str(getattr(trainer.train_dataset, "source", "")),
+        "repository": trainer.hub_model_id if args.push_to_hub else None,
+        # FSDP and DeepSpeed may hold a part of each weight.
+        "weights": None if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled else weights_digest(trainer.model),
+        "seconds": round(trainer.seconds, 1),
+        "hardware": f"{args.world_size} x {name}",
+    }
 
 
 def _prepare(trainer, output_dir: Path, identity: dict[str, Any]) -> dict[str, float] | None:
@@ -131,7 +148,7 @@ def _look(output_dir: Path, identity: dict[str, Any], args) -> dict[str, float] 
         record = output_dir / RUN
         if not record.exists():
             raise InputError(f"{output_dir} is not empty and holds no run of hfssl; give another --output_dir")
-        old = json.loads(record.read_text())
+        old = _read_run(output_dir)
         _refuse_another_run(output_dir, old, identity, args)
         if old.get("finished") and all(old.get(key) == value for key, value in identity.items()):
             return old.get("metrics", {})
@@ -142,7 +159,7 @@ def _look(output_dir: Path, identity: dict[str, Any], args) -> dict[str, float] 
 
 def _refuse_another_run(output_dir: Path, old: dict[str, Any], new: dict[str, Any], args) -> None:
     """Names the first difference and the flag that goes on all the same; another model is never gone on with."""
-    flags = {"model": None, "data": "allow_data_change", "arguments": "resume"}
+    flags = {"model": None, "data": "allow_data_change", "collator": "resume", "arguments": "resume"}
     for part, flag in flags.items():
         changed = difference({part: old.get(part)}, {part: new.get(part)})
         if changed and not (flag and getattr(args, flag)):
@@ -153,10 +170,27 @@ def _refuse_another_run(output_dir: Path, old: dict[str, Any], new: dict[str, An
             )
 
 
+def _read_run(output_dir: Path) -> dict[str, Any]:
+    try:
+        old = json.loads((output_dir / RUN).read_text())
+    except ValueError:
+        old = None
+    if not isinstance(old, dict) or not {"model", "arguments", "data"} <= old.keys():
+        raise InputError(
+            f"{output_dir / RUN} is damaged or not of hfssl; delete the folder or give another --output_dir"
+        )
+    return old
+
+
 def _delete_run(output_dir: Path) -> None:
     """--overwrite deletes a run and nothing else: a folder without run.json is left to the user."""
-    if (output_dir / RUN).exists():
-        shutil.rmtree(output_dir)
+    if not (output_dir / RUN).exists():
+        return
+    _read_run(output_dir)
+    here = output_dir.resolve()
+    if Path.cwd().is_relative_to(here) or Path.home().is_relative_to(here):
+        raise InputError(f"--overwrite does not delete {output_dir}: the working or the home folder lies in it")
+    shutil.rmtree(output_dir)
 
 
 def _from_main_process(trainer, action: Callable[[], Any]) -> Any:

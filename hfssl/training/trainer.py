@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 import transformers.trainer
 from accelerate import skip_first_batches as accelerate_skip_first_batches
+from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from transformers import BertForMaskedLM, Trainer, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback, TrainerState
@@ -21,7 +22,7 @@ from transformers.trainer_callback import ExportableState, PrinterCallback, Prog
 from hfssl.data.sampling import OrderedBatches, OrderedDataLoader, hash_key, single_threaded_worker
 from hfssl.errors import InputError
 from hfssl.evaluation.language import score_language, together, unigram_loss
-from hfssl.training.callbacks import Progress, StopOnSignal, Stopped
+from hfssl.training.callbacks import Progress, Samples, StopOnSignal, Stopped, UnigramDiagnosis
 from hfssl.training.checkpoint import newest, publish, rotate, step_of
 from hfssl.training.throughput import Meter, matmul_peak, training_flops_per_token
 
@@ -61,6 +62,10 @@ class PretrainingTrainer(Trainer):
         for printer in (ProgressCallback, PrinterCallback):
             self.remove_callback(printer)
         self.add_callback(Progress())
+        if hasattr(train_dataset, "corpus") and args.diagnosis_steps:
+            self.add_callback(UnigramDiagnosis(train_dataset, args.diagnosis_steps))
+        if args.sample_prompts:
+            self.add_callback(Samples(model, self.processing_class, args.sample_prompts, args.sample_steps))
         self._meter = Meter()
         self._began: float | None = None  # when training began, less the seconds of the parts before a resume
         self._offset = 0  # of the positions in the data: see OrderedBatches
@@ -104,6 +109,9 @@ class PretrainingTrainer(Trainer):
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         except Stopped:
             return self._stop_after_whole_step()
+        except InputError as error:
+            error.own = True
+            raise
 
     def _samples_before(self, step: int) -> int:
         """Samples of all processes before an optimizer step, counted from the offset's place."""
@@ -223,6 +231,8 @@ class PretrainingTrainer(Trainer):
         """Loss, perplexity, bits a byte (left-to-right models) and accuracy; no logits are kept, whatever the size."""
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         rank, world_size = self.args.process_index, self.args.world_size
+        if isinstance(self.model, FSDPModule):  # it gathers the weights for `forward` alone, unless told
+            register_fsdp_forward_method(self.model, "score")
         with self.compute_loss_context_manager(), self.accelerator.autocast():
             score = score_language(
                 self.model, dataset, self.data_collator, self.args.eval_batch_size, rank=rank, world_size=world_size,
@@ -250,6 +260,15 @@ class PretrainingTrainer(Trainer):
         super()._save(output_dir, state_dict)
         if self.args.should_save:  # a pickle, which nothing reads; the settings stand in run.json
             (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+
+    def _issue_warnings_after_load(self, load_result) -> None:
+        """A tied weight is saved under one of its names: the others are not missing."""
+        tied = getattr(self.model, "all_tied_weights_keys", {})
+        load_result.missing_keys[:] = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(load_result)
+
+    def create_model_card(self, *args, **kwargs) -> None:
+        """Nothing: `run` has written the card, which a push would otherwise overwrite with transformers' own."""
 
     def _save_checkpoint(self, model, trial) -> None:
         """Writes a checkpoint aside and publishes it; if that fails, nothing of it stays and the last good one does."""

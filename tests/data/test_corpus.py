@@ -1,5 +1,6 @@
 """A corpus equals the obvious loop, whoever makes it, in however many parts, and however often it is interrupted."""
 
+import copy
 import json
 import multiprocessing
 import os
@@ -9,10 +10,19 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from tokenizers import Tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from hfssl.data import corpus as module
-from hfssl.data.blocks import Blocks, CausalCollator, CorpusArguments, load_text_data, open_corpora
+from hfssl.data.blocks import (
+    Blocks,
+    CausalCollator,
+    CorpusArguments,
+    fit_vocabulary,
+    load_text_data,
+    open_corpora,
+)
 from hfssl.data.builtin import builtin_texts
 from hfssl.data.corpus import Corpus, build_corpus, tokenizer_hash
 from hfssl.data.sources import TextArguments
@@ -205,7 +215,7 @@ def test_a_prepared_corpus_equals_the_recipe_s_own(prepared):
     arguments = CorpusArguments(tokenizer=str(prepared / "bpe"), block_size=64, corpus_dir=str(prepared / "cache"))
     own = load_text_data(TextArguments(), arguments, "gpt2")
     for one, other in ((given.train, own.train), (given.eval, own.eval)):
-        assert len(one) == len(other) and one.source == other.source
+        assert len(one) == len(other) and one.fingerprint == other.fingerprint
         assert np.array_equal(one[5]["input_ids"], other[5]["input_ids"])
 
 
@@ -253,3 +263,43 @@ def test_the_first_token_of_a_document_is_no_label(tmp_path, texts, tokenizer):
     starts = 1 + np.flatnonzero(np.diff(item["document_ids"]))
     assert np.flatnonzero(batch["labels"][0].numpy() == -100).tolist() == starts.tolist()
     assert np.array_equal(batch["input_ids"][0].numpy(), item["input_ids"])
+
+
+def test_two_that_build_the_same_corpus_at_once_both_get_it(tmp_path, monkeypatch, texts, tokenizer):
+    """The second finds the first's folder in its place when it comes to its own."""
+    join, inner = module._join, []
+
+    def slower(*args):
+        monkeypatch.setattr(module, "_join", join)
+        inner.append(build_corpus(texts, tokenizer, tmp_path / "corpus", 0))
+        return join(*args)
+
+    monkeypatch.setattr(module, "_join", slower)
+    outer = build_corpus(texts, tokenizer, tmp_path / "corpus", 0)
+    assert len(outer) == len(inner[0]) > 0 and outer.manifest == inner[0].manifest
+
+
+def test_a_corpus_of_another_version_is_refused(tmp_path, texts, tokenizer):
+    corpus = build_corpus(texts, tokenizer, tmp_path / "corpus", 0)
+    manifest = corpus.manifest | {"version": 1}
+    (tmp_path / "corpus" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="no corpus of this version"):
+        Corpus(tmp_path / "corpus")
+
+
+def test_llama_learns_its_end_of_text_token(tokenizer):
+    """Also where it is the padding token: an embedding has no gradient at its padding index."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.pad_token = tokenizer.eos_token
+    config = LlamaConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    fit_vocabulary(config, tokenizer, 8)
+    model, end = LlamaForCausalLM(config), tokenizer.eos_token_id
+    ids = torch.tensor([[end, 5, 6, 7]])
+    model(ids, labels=ids).loss.backward()
+    assert model.model.embed_tokens.weight.grad[end].abs().sum() > 0
+
+
+def test_duplicate_documents_are_counted(tmp_path, tokenizer):
+    corpus = build_corpus(Documents(["a b", "c", "a b", "a b", "d"]), tokenizer, tmp_path / "corpus", 0)
+    assert corpus.duplicate_share() == pytest.approx(2 / 5)
+    assert corpus.duplicate_share(limit=2) == 0

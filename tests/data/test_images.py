@@ -268,3 +268,61 @@ def test_a_hub_dataset(monkeypatch, mode):
     assert (
         colours(dataset) == COLOURS[:2] and dataset.labels.tolist() == [1, 0] and dataset.class_names == ["cat", "dog"]
     )
+
+
+def test_a_row_opens_no_file_outside_the_folder_of_its_parquet(tmp_path):
+    """Data from a stranger could otherwise read any file of the machine."""
+    inside, outside = tmp_path / "data", tmp_path / "data-private"
+    inside.mkdir(), outside.mkdir()
+    for folder, value in ((inside, 10), (outside, 20)):
+        Image.new("RGB", (8, 8), (value, value, value)).save(folder / "a.png")
+    (inside / "link.png").symlink_to(outside / "a.png")
+
+    def load(path):
+        pq.write_table(pa.table({"image": [{"bytes": None, "path": path}]}), inside / "rows.parquet")
+        return load_images(str(inside / "rows.parquet"))
+
+    assert load("a.png")[0]["image"].unique().tolist() == [10]
+    assert load(str(inside / "a.png"))[0]["image"].unique().tolist() == [10]
+    for path in ("../data-private/a.png", str(outside / "a.png"), "link.png"):
+        with pytest.raises(InputError, match="outside"):
+            load(path)
+
+
+def test_formats_that_start_a_program_are_no_images(tmp_path):
+    """PIL hands PostScript to Ghostscript, whatever the file is called."""
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n%%EOF\n")
+    with pytest.raises(InputError, match=r"a\.png: not an image of a known format"):
+        load_images(str(tmp_path / "a.png"))
+
+
+def test_labels_can_be_left_out(tmp_path):
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "PNG")
+    rows = pa.table({"image": [{"bytes": buffer.getvalue(), "path": None}], "label": [0.5]})
+    pq.write_table(rows, tmp_path / "rows.parquet")
+    with pytest.raises(InputError, match="label"):
+        load_images(str(tmp_path / "rows.parquet"))
+    assert load_images(str(tmp_path / "rows.parquet"), label_column="none").labels is None
+
+
+@pytest.mark.parametrize("parquet", [False, True])
+def test_other_images_have_another_fingerprint(tmp_path, parquet):
+    def load(name, shades):
+        folder = tmp_path / name
+        folder.mkdir()
+        rows = []
+        for number, shade in enumerate(shades):
+            image = Image.effect_noise((8, 8), shade)
+            image.save(folder / f"{number}.png")
+            rows.append({"bytes": (folder / f"{number}.png").read_bytes(), "path": None})
+        if not parquet:
+            return load_images(str(folder))
+        pq.write_table(pa.table({"image": rows}), tmp_path / f"{name}.parquet")
+        return load_images(str(tmp_path / f"{name}.parquet"))
+
+    one = load("one", [0, 0, 0])
+    assert one.fingerprint == load("same", [0, 0, 0]).fingerprint  # the place does not matter
+    assert one.fingerprint != load("other", [0, 0, 90]).fingerprint
+    assert one.fingerprint != load("fewer", [0, 0]).fingerprint
+    assert one.fingerprint != one.subset([0, 1]).fingerprint

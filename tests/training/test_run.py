@@ -1,8 +1,13 @@
 """The one path: resume, train, evaluate, save. On a GPT of a few thousand parameters."""
 
+import errno
 import json
 import os
 import signal
+import sys
+import typing
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,13 +19,13 @@ from hfssl.data.blocks import CausalCollator
 from hfssl.data.masking import IGNORED
 from hfssl.errors import InputError
 from hfssl.training import PretrainingArguments, PretrainingTrainer, run
-from hfssl.training.checkpoint import checkpoints, newest, step_of
+from hfssl.training.checkpoint import checkpoints, newest, step_of, weights_digest
 
 
 class Counting(Dataset):
     """Blocks that count upwards: something a tiny model learns at once."""
 
-    source = "counting"
+    source = fingerprint = "counting"
 
     def __init__(self, size=40, length=16, vocab=24):
         self.size, self.length, self.vocab = size, length, vocab
@@ -241,12 +246,84 @@ def test_other_data_only_if_allowed(tmp_path):
     run(trainer_for(tmp_path / "out"))
     for allow in (False, True):
         trainer = trainer_for(tmp_path / "out", max_steps=14, resume=True, allow_data_change=allow)
-        trainer.train_dataset.source = "other"
+        trainer.train_dataset.fingerprint = "other"
         if allow:
             run(trainer)
         else:
             with pytest.raises(InputError, match=r"data: counting, now other.*--allow_data_change"):
                 run(trainer)
+
+
+def test_another_mask_is_another_run(tmp_path):
+    class Collator(CausalCollator):
+        identity: typing.ClassVar = {"share": 0.15}
+
+    run(trainer_for(tmp_path / "out"))
+    trainer = trainer_for(tmp_path / "out")
+    trainer.data_collator = Collator()
+    with pytest.raises(InputError, match=r"another run \(collator.share: None, now 0.15\); --resume goes on"):
+        run(trainer)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"finished": true}'])
+def test_a_damaged_record_of_the_run(tmp_path, content):
+    run(trainer_for(tmp_path / "out"))
+    (tmp_path / "out" / "run.json").write_text(content)
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=r"run.json is damaged or not of hfssl"):
+            run(trainer_for(tmp_path / "out", overwrite=overwrite))
+    assert (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_overwrite_does_not_delete_the_folder_one_stands_in(tmp_path, monkeypatch):
+    run(trainer_for(tmp_path / "out"))
+    (tmp_path / "out" / "inner").mkdir()
+    monkeypatch.chdir(tmp_path / "out" / "inner")
+    with pytest.raises(InputError, match="--overwrite does not delete"):
+        run(trainer_for(tmp_path / "out", overwrite=True))
+    assert (tmp_path / "out" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("broken", ["write_model_card", "_write_json"])
+def test_a_disk_that_fills_up_at_the_very_end(tmp_path, monkeypatch, broken):
+    def full(path, *args):
+        if broken == "_write_json" and not args[0].get("finished"):
+            return path.write_text(json.dumps(args[0]))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(sys.modules["hfssl.training.run"], broken, full)
+    with pytest.raises(InputError, match=r"No space left on device; the last good checkpoint is .*checkpoint-12"):
+        run(trainer_for(tmp_path / "out"))
+    monkeypatch.undo()
+    trainer = trainer_for(tmp_path / "out")
+    run(trainer)  # and then there is room again
+    assert trainer.state.global_step == 12 and json.loads((tmp_path / "out" / "run.json").read_text())["finished"]
+
+
+def test_what_is_pushed_has_our_card(tmp_path, monkeypatch):
+    pushed = {}
+
+    def upload_folder(repo_id, folder_path, **kwargs):
+        pushed[repo_id] = {path.name: path.read_text() for path in Path(folder_path).glob("*.md")}
+
+    def create_repo(name, **kwargs):
+        return SimpleNamespace(repo_id=f"me/{name}")
+
+    api = SimpleNamespace(create_repo=create_repo, upload_folder=upload_folder)
+    monkeypatch.setattr("transformers.trainer.hf_api", lambda: api)
+    run(trainer_for(tmp_path / "out", push_to_hub=True, hub_model_id="tiny", hub_strategy="end"))
+    card = pushed["me/tiny"]["README.md"]
+    assert 'from_pretrained("me/tiny")' in card and "counting" in card and "generated_from_trainer" not in card
+
+
+def test_the_record_has_the_digest_of_the_trained_weights(tmp_path):
+    trainer = trainer_for(tmp_path / "out")
+    run(trainer)
+    recorded = json.loads((tmp_path / "out" / "run.json").read_text())["weights"]
+    loaded = GPT2LMHeadModel.from_pretrained(tmp_path / "out")
+    assert weights_digest(trainer.model) == recorded == weights_digest(loaded)
+    loaded.transformer.ln_f.bias.data[0] += 1e-6
+    assert weights_digest(loaded) != recorded
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path):
