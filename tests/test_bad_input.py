@@ -57,6 +57,7 @@ CASES = {
     "an unknown key": (GPT, "--config {in}/unknown.yaml", "learning_rate"),
     "an unknown key of the model": (GPT, "--config {in}/model.yaml", "n_layer"),
     "a missing config": (GPT, "--config {in}/no.yaml", "no.yaml"),
+    "an unknown unit of masking": (BERT, "--mask_unit wrod", "'word'"),
     "an unknown flag": (SIMCLR, "--learning_rat 1", "learning_rate"),
     "a tracker that is not installed": (GPT, "--report_to trackio", "pip install trackio"),
     "heads that do not divide": (GPT, "--model.n_head 3", "'model' settings"),

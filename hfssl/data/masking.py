@@ -248,7 +248,8 @@ class MaskingCollator:
     @property
     def identity(self) -> dict[str, Any]:
         """The settings that decide the masks, as plain values."""
-        return {"mlm_probability": self.probability, "mask_scheme": list(self.scheme), "seed": self.seed}
+        shares = {"mlm_probability": self.probability, "mask_scheme": list(self.scheme)}
+        return shares | {"mask_unit": self.unit, "seed": self.seed}
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         input_ids = np.stack([item["input_ids"] for item in items]).astype(np.int64)  # (B, T)
