@@ -1,6 +1,6 @@
 """One GPU: GPT-2 124M and BERT-base in bf16, hfssl beside the stock Trainer, compiled and not.
 
-    python benchmarks/gpu_text.py --output out/gpu_text.json
+    python benchmarks/gpu_text.py --out out/gpu_text.json
     python benchmarks/gpu_text.py --smoke    # toy sizes on a CPU, not compiled
 
 The peak of a large matrix product comes first; MFU is the share of it (the JSON has the peak). The arms are processes
@@ -28,7 +28,7 @@ class BenchmarkArguments:
     budget: float = field(default=450, metadata={"help": "Seconds for all arms."})
     repeats: int = field(default=5, metadata={"help": "Stretches of 10 steps; the median counts."})
     smoke: bool = field(default=False, metadata={"help": "Toy sizes on a CPU."})
-    output: str = field(default="out/benchmarks/gpu_text.json", metadata={"help": "The JSON file to write."})
+    out: str = field(default="out/benchmarks/gpu_text.json", metadata={"help": "The JSON file to write."})
 
 
 def measure(args, model, arm, compiled, left, peak):
@@ -61,7 +61,7 @@ def main(argv=None):
     for arm, compiled in [way for way in ways if not (args.smoke and way[1])]:
         for model in models:
             rows.append(measure(args, model, arm, compiled, args.budget - (time.perf_counter() - began), peak))
-            write_json(args.output, rows, device=name, peak=peak)
+            write_json(args.out, rows, device=name, peak=peak)
             print(f"{time.perf_counter() - began:.0f} s: {model}, {arm}, {'compiled' if compiled else 'not compiled'}")
     stock = {row["model"]: row for row in rows if (row["arm"], row["compiled"]) == ("stock", False)}
     for row in sorted(rows, key=lambda row: models.index(row["model"])):

@@ -1,6 +1,6 @@
 """The first step after a resume far into the data: hfssl's index arithmetic beside the stock Trainer's skipping.
 
-    python benchmarks/resume.py --repeats 5 --output out/resume.json
+    python benchmarks/resume.py --repeats 5 --out out/resume.json
 
 Seconds from `train(resume_from_checkpoint)` to the end of its first step, loading included; a tiny GPT, batches of 8.
 hfssl goes to sample 10^9. Stock skips by index, or reads again what it has seen (streamed); that is measured at a small
@@ -28,7 +28,7 @@ BATCH, GOAL, FAR = 8, 10**9, {"hfssl": 10**9, "stock, indexed": 4_000_000, "stoc
 @dataclass
 class BenchmarkArguments:
     repeats: int = field(default=5, metadata={"help": "Rounds; the median counts."})
-    output: str = field(default="out/benchmarks/resume.json", metadata={"help": "The JSON file to write."})
+    out: str = field(default="out/benchmarks/resume.json", metadata={"help": "The JSON file to write."})
 
 
 def first_step(arm, step, folder, found):
@@ -66,7 +66,7 @@ def main(argv=None):
         said = "measured" if far == GOAL else "EXTRAPOLATED"
         lines.append([arm, f"{far:,}", figure(row["seconds"]), f"{row['seconds at goal']:,.2f}, {said}"])
     print_table(["arm", "sample", "seconds", f"seconds at {GOAL:,}"], lines, "The first step after a resume")
-    write_json(args.output, rows, goal_sample=GOAL, batch=BATCH)
+    write_json(args.out, rows, goal_sample=GOAL, batch=BATCH)
 
 
 if __name__ == "__main__":

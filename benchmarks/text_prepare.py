@@ -1,6 +1,6 @@
 """Text to training blocks: hfssl's corpus beside `datasets` map and group as in transformers' run_clm, two processes.
 
-    python benchmarks/text_prepare.py --text_path books.jsonl --output out/prepare.json
+    python benchmarks/text_prepare.py --text_path books.jsonl --out out/prepare.json
 
 From a .jsonl file to blocks; each arm is a new process, its clock starts after the imports; they take turns. The memory
 is the peak of an arm and its processes, without pages of files; the disk all that it writes, of which run_clm's holds a
@@ -32,7 +32,7 @@ class BenchmarkArguments:
     megabytes: float = field(default=20, metadata={"help": "To repeat builtin text to, a tenth of its words changed."})
     block_size: int = field(default=1024, metadata={"help": "Tokens in a block."})
     repeats: int = field(default=5, metadata={"help": "Rounds; the median counts."})
-    output: str = field(default="out/benchmarks/text_prepare.json", metadata={"help": "The JSON file to write."})
+    out: str = field(default="out/benchmarks/text_prepare.json", metadata={"help": "The JSON file to write."})
     arm: list[str] | None = field(default=None, metadata={"help": "For the program itself: an arm and its folder."})
 
 
@@ -73,7 +73,7 @@ def main(argv=None):
     copied = results["run_clm"][0]["text's copy MB"]
     show(rows, f"Text to blocks of {args.block_size}; of run_clm's disk {copied:.0f} MB are the text")
     assert len({run["sha256"] for runs in results.values() for run in runs}) == 1, "the arms made different tokens"
-    write_json(args.output, rows, text=args.text_path, block_size=args.block_size, runs=results)
+    write_json(args.out, rows, text=args.text_path, block_size=args.block_size, runs=results)
 
 
 if __name__ == "__main__":

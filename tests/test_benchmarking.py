@@ -157,7 +157,7 @@ def test_the_stock_trainer_is_stock():
 
 
 def test_resume_says_what_is_extrapolated(tmp_path, capsys):
-    main_of("resume.py")(["--repeats", "1", "--output", str(tmp_path / "resume.json")])
+    main_of("resume.py")(["--repeats", "1", "--out", str(tmp_path / "resume.json")])
     rows = json.loads((tmp_path / "resume.json").read_text())["rows"]
     assert [row["extrapolated"] for row in rows] == [False, True, True]
     assert rows[0]["sample"] == 10**9
@@ -166,7 +166,7 @@ def test_resume_says_what_is_extrapolated(tmp_path, capsys):
 
 def test_without_time_the_gpu_benchmark_skips_its_arms_and_says_so(tmp_path, capsys):
     output = tmp_path / "gpu.json"
-    main_of("gpu_text.py")(["--smoke", "--budget", "0", "--output", str(output)])
+    main_of("gpu_text.py")(["--smoke", "--budget", "0", "--out", str(output)])
     assert all("skipped" in row["missing"] for row in json.loads(output.read_text())["rows"])
     assert "skipped" in capsys.readouterr().out
 
@@ -187,7 +187,7 @@ def test_without_a_gpu_the_gpu_benchmark_is_refused(monkeypatch):
     ],
 )
 def test_a_program_runs_from_the_command_line(run_command, tmp_path, program, flags):
-    done = run_command(sys.executable, PROGRAMS / program, *flags, "--output", tmp_path / "found.json")
+    done = run_command(sys.executable, PROGRAMS / program, *flags, "--out", tmp_path / "found.json")
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["environment"]["versions"]["torch"] and found["rows"]

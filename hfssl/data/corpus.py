@@ -171,7 +171,7 @@ def build_corpus(
     if (folder / "manifest.json").exists():
         if _is_made_from(folder, identity):
             return Corpus(folder)
-        logger.warning("%s was made from other text or with another tokenizer: building it again", folder)
+        logger.warning("%s is not of this text, tokenizer and version: building it again", folder)
     staging = folder.with_name(f".{folder.name}.building")
     if staging.exists() and _read_json(staging / "identity.json") != identity:
         shutil.rmtree(staging)

@@ -195,8 +195,8 @@ def from_parquet(root: Path, split: str, image_column: str | None, label_column:
         from datasets import Dataset as HubDataset
 
         dataset = HubDataset.from_parquet([str(file) for file in files], columns=names)
-        entries, labels, class_names = _hub_entries(dataset, image_column, label_column, class_names, str(root))
-        return Rows(entries.values, str(root), [files[0].parent], files, starts), labels, class_names
+        rows, labels, class_names = _hub_columns(dataset, image_column, label_column, class_names, str(root))
+        return Rows(rows, str(root), [files[0].parent], files, starts), labels, class_names
     try:
         table = pa.concat_tables([file.read(columns=names) for file in opened], promote_options="permissive")
     except (pa.ArrowException, OSError) as error:
@@ -263,23 +263,24 @@ def _as_numbers(labels: list | None, class_names: list[str] | None, column, sour
 
 
 def from_hub(dataset, name: str, image_column: str | None, label_column: str | None):
-    from datasets import ClassLabel, Image
+    from datasets import ClassLabel, Image, config
+    from huggingface_hub.constants import HF_HUB_CACHE
 
     kinds = {key: "image" if isinstance(feature, Image) else str(feature) for key, feature in dataset.features.items()}
     kinds = {key: "bytes" if "'binary'" in kind or "'large_binary'" in kind else kind for key, kind in kinds.items()}
     image_column, label_column = _columns(kinds, image_column, label_column, name)
     feature = dataset.features.get(label_column) if label_column else None
     class_names = list(feature.names) if isinstance(feature, ClassLabel) else None
-    return _hub_entries(dataset, image_column, label_column, class_names, name)
+    rows, labels, class_names = _hub_columns(dataset, image_column, label_column, class_names, name)
+    caches = [config.HF_DATASETS_CACHE, HF_HUB_CACHE]  # where a dataset of loose images has them
+    return Rows(rows, name, caches, dataset._fingerprint), labels, class_names
 
 
-def _hub_entries(dataset, image_column, label_column, class_names, source: str):
-    from datasets import Image, config
-    from huggingface_hub.constants import HF_HUB_CACHE
+def _hub_columns(dataset, image_column, label_column, class_names, source: str):
+    from datasets import Image
 
     labels = None if label_column is None else list(dataset[label_column])
     labels, class_names = _as_numbers(labels, class_names, label_column, source)
     if isinstance(dataset.features[image_column], Image):
         dataset = dataset.cast_column(image_column, Image(decode=False))
-    caches = [config.HF_DATASETS_CACHE, HF_HUB_CACHE]  # where a dataset of loose images has them
-    return Rows(dataset[image_column], source, caches, dataset._fingerprint), labels, class_names
+    return dataset[image_column], labels, class_names

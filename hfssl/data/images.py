@@ -57,8 +57,8 @@ class ImageDataset(Dataset):
     Attributes:
         labels: int64 (N,), or None.
         class_names: names in the order of the labels, or None.
-        source: one line that says where the images come from and how many they are.
-        fingerprint: equal for equal images.
+        source: one line that says where the images come from.
+        fingerprint: equal for equal images; of loose files it knows the names and sizes alone.
     """
 
     def __init__(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader, Dataset
 
 from hfssl.data.masking import IGNORED
@@ -57,11 +58,17 @@ def score_language(
     subset = torch.utils.data.Subset(dataset, range(rank, size, world_size))
     training, sums = model.training, np.zeros(3)
     model.eval()
-    for number, batch in enumerate(DataLoader(subset, batch_size=batch_size, collate_fn=collator)):
+    loader = DataLoader(subset, batch_size=batch_size, collate_fn=collator)
+    for number, batch in enumerate(loader):
         if between is not None and number < size // world_size // batch_size:
             between()
         batch = {key: value.to(model.device) for key, value in batch.items()}
         sums += model.score(**batch) if hasattr(model, "score") else _score_logits(model, **batch)
+    # Where the weights are in parts all processes gather them together, so each must ask as often as the first.
+    most = math.ceil(math.ceil(size / world_size) / batch_size)
+    for _ in range(most - len(loader) if isinstance(model, FSDPModule) else 0):
+        idle = {key: value.to(model.device) for key, value in collator([dataset[0]]).items()}
+        model.score(**idle | {"labels": torch.full_like(idle["labels"], IGNORED)})
     model.train(training)
     return together([sums])
 

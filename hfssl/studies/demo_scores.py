@@ -149,7 +149,7 @@ def _simclr_anchor(folder: Path) -> tuple[float, str]:
 
 
 def _reload_elsewhere(folder: Path, gpt, bert, encoder) -> dict[str, str]:
-    """Loads all three where hfssl does not exist; the the outputs on the same inputs must be equal."""
+    """Loads all three where hfssl does not exist; the outputs on the same inputs must be equal."""
     from safetensors.torch import load_file, save_file
 
     generator = torch.Generator().manual_seed(0)

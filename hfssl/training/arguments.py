@@ -9,6 +9,7 @@ import torch
 from transformers import TrainingArguments
 
 from hfssl.errors import InputError
+from hfssl.training.optim import TIMM, check_optimizer_name
 
 TRACKERS = {"tensorboard": "tensorboard", "trackio": "trackio", "wandb": "wandb"}  # as named here: as imported
 
@@ -25,8 +26,10 @@ IDENTITY = (
     "num_train_epochs",
     "max_steps",
     "lr_scheduler_type",
+    "lr_scheduler_kwargs",
     "warmup_steps",
     "optim",
+    "optim_args",
     "seed",
     "data_seed",
 )
@@ -44,6 +47,10 @@ class PretrainingArguments(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "Drop columns that the model does not take."})
     prediction_loss_only: bool = field(default=True, metadata={"help": "Keep only the loss in evaluation."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Replace a loss that is not finite."})
+    optim: str = field(
+        default="adamw_torch_fused",
+        metadata={"help": "The optimizer: muon, lars, lamb or one of transformers' own."},
+    )
     save_total_limit: int | None = field(default=2, metadata={"help": "How many checkpoints are kept."})
     logging_first_step: bool = field(default=True, metadata={"help": "Log the first step."})
     resume: bool = field(
@@ -65,7 +72,13 @@ class PretrainingArguments(TrainingArguments):
     overwrite: bool = field(default=False, metadata={"help": "Delete the run in output_dir and start anew."})
 
     def __post_init__(self):
+        optim = _plain(self.optim)
+        check_optimizer_name(optim)
+        if optim in TIMM:  # transformers refuses a name that it does not know
+            self.optim = "adamw_torch"
         super().__post_init__()
+        if optim in TIMM:
+            self.optim = optim
         for tracker in self.report_to:
             if tracker in TRACKERS and importlib.util.find_spec(TRACKERS[tracker]) is None:
                 raise InputError(f"--report_to {tracker} needs a package that is missing; run: pip install {tracker}")

@@ -24,6 +24,7 @@ from hfssl.errors import InputError
 from hfssl.evaluation.language import score_language, together, unigram_loss
 from hfssl.training.callbacks import Progress, Samples, StopOnSignal, Stopped, UnigramDiagnosis
 from hfssl.training.checkpoint import newest, publish, rotate, step_of
+from hfssl.training.optim import TIMM, build_optimizer, decayed, schedule_options
 from hfssl.training.throughput import Meter, matmul_peak, training_flops_per_token
 
 POSITION = "position.json"
@@ -112,6 +113,23 @@ class PretrainingTrainer(Trainer):
         except InputError as error:
             error.own = True
             raise
+
+    def get_decay_parameter_names(self, model) -> list[str]:
+        return decayed(model, super().get_decay_parameter_names(model))
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        if self.optimizer is None and self.args.optim in TIMM:
+            model = self.model if model is None else model
+            self.optimizer = build_optimizer(model, self.get_decay_parameter_names(model), self.args)
+        return super().create_optimizer(model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer=None):
+        args = self.args
+        warmup = args.get_warmup_steps(num_training_steps)
+        args.lr_scheduler_kwargs = schedule_options(
+            args.lr_scheduler_type, args.lr_scheduler_kwargs, warmup, num_training_steps
+        )
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def _samples_before(self, step: int) -> int:
         """Samples of all processes before an optimizer step, counted from the offset's place."""

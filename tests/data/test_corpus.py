@@ -118,7 +118,7 @@ def test_it_is_made_once_and_made_again_from_other_text(tmp_path, texts, tokeniz
         patch.setattr(module, "_make_shards", lambda *arguments: pytest.fail("tokenised again"))
         build_corpus(texts, tokenizer, tmp_path / "c", end)
     other = build_corpus(Documents(texts[:3]), tokenizer, tmp_path / "c", end)
-    assert "made from other text" in caplog.text and other.manifest["documents"] == 3
+    assert "is not of this text, tokenizer and version" in caplog.text and other.manifest["documents"] == 3
 
 
 def _build_slowly(texts, folder, target):

@@ -182,7 +182,7 @@ def test_the_fingerprint_follows_content_names_and_options_but_not_the_place(tmp
 # Bad input: each is one line that says what, where and what to do
 
 
-def refuses(path, *words, split="train", **options):
+def assert_refused(path, *words, split="train", **options):
     with pytest.raises(InputError) as caught:
         list(load_texts(TextArguments(text_path=str(path), **options), split))
     message = str(caught.value)
@@ -192,34 +192,34 @@ def refuses(path, *words, split="train", **options):
 
 
 def test_missing_and_empty(tmp_path):
-    refuses(tmp_path / "missing.txt", "no such file", "missing.txt")
-    refuses("data/books.parquet", "no such file")
-    refuses("./books", "no such file")
-    refuses("builtin:pros", "did you mean 'prose'")
-    refuses("builtin:digits", "it holds images")
+    assert_refused(tmp_path / "missing.txt", "no such file", "missing.txt")
+    assert_refused("data/books.parquet", "no such file")
+    assert_refused("./books", "no such file")
+    assert_refused("builtin:pros", "did you mean 'prose'")
+    assert_refused("builtin:digits", "it holds images")
     (tmp_path / "empty.txt").touch()
-    refuses(tmp_path / "empty.txt", "empty.txt", "is empty")
+    assert_refused(tmp_path / "empty.txt", "empty.txt", "is empty")
     (tmp_path / "blank.txt").write_text(" \n\n")
-    refuses(tmp_path / "blank.txt", "holds no text")
+    assert_refused(tmp_path / "blank.txt", "holds no text")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a.pdf").write_text("x")
-    refuses(tmp_path / "folder", "no usable text file", ".txt, .jsonl, .json, .parquet and .gz")
-    refuses(tmp_path / "folder" / "a.pdf", "a.pdf", "usable are .txt")
+    assert_refused(tmp_path / "folder", "no usable text file", ".txt, .jsonl, .json, .parquet and .gz")
+    assert_refused(tmp_path / "folder" / "a.pdf", "a.pdf", "usable are .txt")
 
 
 @pytest.mark.parametrize("block", [5, 2**20])
 def test_text_that_is_not_of_its_encoding_is_named_with_its_byte(tmp_path, monkeypatch, block):
     monkeypatch.setattr(readers, "_BLOCK", block)
     (tmp_path / "a.txt").write_bytes("grün ".encode() + "grün".encode("latin-1"))
-    refuses(tmp_path / "a.txt", "a.txt", "not utf-8", "byte 8 ", "--encoding latin-1")
+    assert_refused(tmp_path / "a.txt", "a.txt", "not utf-8", "byte 8 ", "--encoding latin-1")
     assert all_of(tmp_path / "a.txt", encoding="latin-1") == ["grÃ¼n grün"]
     (tmp_path / "cut.txt").write_bytes("grü".encode()[:-1])
-    refuses(tmp_path / "cut.txt", "byte 2 ")
+    assert_refused(tmp_path / "cut.txt", "byte 2 ")
 
 
 def test_unknown_encoding():
-    refuses("builtin:prose", "unknown encoding 'utf9'", "did you mean", encoding="utf9")
-    refuses("builtin:prose", "unknown encoding 'base64'", encoding="base64")  # a codec, but not of text
+    assert_refused("builtin:prose", "unknown encoding 'utf9'", "did you mean", encoding="utf9")
+    assert_refused("builtin:prose", "unknown encoding 'base64'", encoding="base64")  # a codec, but not of text
 
 
 def test_bad_json_lines(tmp_path):
@@ -231,42 +231,42 @@ def test_bad_json_lines(tmp_path):
         "[1]": ("a.jsonl:3", "list"),
     }.items():
         path.write_text('{"text": "a"}\n\n' + line + "\n")
-        refuses(path, *words)
+        assert_refused(path, *words)
 
 
 def test_bad_parquet(tmp_path):
     write_parquet(tmp_path / "a.parquet")
-    refuses(tmp_path / "a.parquet", "no column 'body'", "id, text", text_column="body")
-    refuses(tmp_path / "a.parquet", "'id'", "int64, not text", text_column="id")
+    assert_refused(tmp_path / "a.parquet", "no column 'body'", "id, text", text_column="body")
+    assert_refused(tmp_path / "a.parquet", "'id'", "int64, not text", text_column="id")
     (tmp_path / "b.parquet").write_bytes(b"PAR1 nothing")
-    refuses(tmp_path / "b.parquet", "b.parquet", "no parquet file")
+    assert_refused(tmp_path / "b.parquet", "b.parquet", "no parquet file")
     data = bytearray((tmp_path / "a.parquet").read_bytes())
     data[100:1500] = b"\xff" * 1400  # the footer stays whole, the pages do not
     (tmp_path / "c.parquet").write_bytes(bytes(data))
-    refuses(tmp_path / "c.parquet", "c.parquet", "damaged")
+    assert_refused(tmp_path / "c.parquet", "c.parquet", "damaged")
 
 
 def test_damaged_gz(tmp_path):
     whole = gzip.compress(os.urandom(100_000).hex().encode())
     for data in (b"no gzip", whole[:1000], whole[:500] + b"\0" * 100 + whole[600:]):
         (tmp_path / "a.txt.gz").write_bytes(data)
-        refuses(tmp_path / "a.txt.gz", "a.txt.gz", "no whole .gz file")
+        assert_refused(tmp_path / "a.txt.gz", "a.txt.gz", "no whole .gz file")
     (tmp_path / "a.parquet.gz").write_bytes(whole[:1000])
-    refuses(tmp_path / "a.parquet.gz", "no whole .gz file")
+    assert_refused(tmp_path / "a.parquet.gz", "no whole .gz file")
 
 
 def test_options_that_make_no_sense(tmp_path):
     write_jsonl(tmp_path / "a.jsonl")
-    refuses(tmp_path / "a.jsonl", "eval_fraction must be", eval_fraction=1.0)
-    refuses(tmp_path / "a.jsonl", "nothing is held out", split="eval", eval_fraction=0)
-    refuses(tmp_path / "a.jsonl", "are for Hub datasets", text_split="test")
+    assert_refused(tmp_path / "a.jsonl", "eval_fraction must be", eval_fraction=1.0)
+    assert_refused(tmp_path / "a.jsonl", "nothing is held out", split="eval", eval_fraction=0)
+    assert_refused(tmp_path / "a.jsonl", "are for Hub datasets", text_split="test")
     write_jsonl(tmp_path / "same.jsonl", ["same"] * 5)
-    refuses(tmp_path / "same.jsonl", "are the same", split="eval")
+    assert_refused(tmp_path / "same.jsonl", "are the same", split="eval")
 
 
 def test_a_hub_id_while_offline_is_one_line(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    refuses("nobody/nothing-of-this-name", "cannot reach the Hub", "nobody/nothing-of-this-name", "builtin:NAME")
+    assert_refused("nobody/nothing-of-this-name", "cannot reach the Hub", "nobody/nothing-of-this-name", "builtin:NAME")
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -284,8 +284,8 @@ def test_a_hub_dataset_is_read_by_column(monkeypatch, streaming):
     assert all_of("user/name", **options) == DOCUMENTS
     train, held_out = parts("user/name", eval_fraction=0.1, **options)
     assert sorted(train + held_out) == sorted(DOCUMENTS) and held_out
-    refuses("user/name", "no column 'body'", "text, id", text_column="body", **options)
-    refuses("user/name", "int in row 0", text_column="id", **options)
+    assert_refused("user/name", "no column 'body'", "text, id", text_column="body", **options)
+    assert_refused("user/name", "int in row 0", text_column="id", **options)
     args = TextArguments(text_path="user/name", **options)
     assert load_texts(args).fingerprint() == load_texts(args).fingerprint()
 

@@ -19,6 +19,7 @@ import time
 import pytest
 import torch
 
+from hfssl.errors import InputError
 from hfssl.training import run
 from hfssl.training.checkpoint import checkpoints, fault, missing_state, newest, resumable, weights_digest
 from tests.training.test_run import assert_equal_runs, trainer_for
@@ -107,6 +108,7 @@ def test_a_save_that_is_killed_anywhere(runs, tmp_path):
 REAL_RUN = """
 import sys
 from tests.training.test_run import trainer_for
+from hfssl.errors import InputError
 from hfssl.training import run
 import torch
 torch.set_num_threads(1)
@@ -137,28 +139,39 @@ def test_a_real_run_killed_again_and_again_equals_the_uninterrupted(run_command,
     assert_equal_runs(tmp_path / "whole", tmp_path / "killed")
 
 
-def test_a_file_system_that_is_full_or_read_only(runs, tmp_path, monkeypatch):
-    """The size limit without the signal is an error of the system in the midst of a write, as a full disk is."""
+@pytest.fixture
+def full_from():
+    """Sets the touch of the disk from which on no file may grow beyond 100 bytes: an error amid a write, as when full.
+
+    An audit hook cannot be taken away again, so it does nothing between the uses.
+    """
+    left = [0]
+
+    def hook(event, arguments):
+        if left[0] and event in EVENTS:
+            left[0] -= 1
+            if not left[0]:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+
+    def set_place(place):
+        left[0] = place
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+    sys.addaudithook(hook)
+    yield set_place
+    set_place(0)
+
+
+def test_a_disk_that_is_full(runs, tmp_path, full_from):
     root, settings = runs
     for place in range(5, 45, 4):
         out = tmp_path / f"out-{place}"
         shutil.copytree(root / "killed", out)
         trainer = trainer_for(out, **settings)
-        touched = []
-
-        def hook(event, arguments, touched=touched, place=place):
-            if event in EVENTS and touched is not None and len(touched) < place:
-                touched.append(event)
-                if len(touched) == place:
-                    resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
-
-        sys.addaudithook(hook)
-        try:
-            with pytest.raises((OSError, ValueError, SystemExit)) as refused:
-                run(trainer)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        assert type(refused.value).__name__ == "InputError", refused.value
+        full_from(place)
+        with pytest.raises(InputError):
+            run(trainer)
+        full_from(0)
         assert resumable(out) is not None
         again = trainer_for(out, **settings)
         run(again)

@@ -11,10 +11,11 @@ import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from hfssl.models.modeling_lm import language_model
-from tests.training.test_run import tiny_gpt, trainer_for
+from tests.training.test_run import Counting, tiny_gpt, trainer_for
 
 torch.set_num_threads(1)
-trainer = trainer_for(sys.argv[1], model=language_model(tiny_gpt().config))
+trainer = trainer_for(sys.argv[1], model=language_model(tiny_gpt().config), per_device_eval_batch_size=1)
+trainer.eval_dataset = Counting(9)  # the first process has five batches, the other four
 assert trainer.args.world_size == 2
 whole = trainer.evaluate()
 mesh = init_device_mesh("cpu", (2,))
