@@ -15,10 +15,11 @@ import torch.distributed as dist
 import transformers.trainer
 from accelerate import skip_first_batches as accelerate_skip_first_batches
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
-from transformers import BertForMaskedLM, Trainer, set_seed
+from transformers import Trainer, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback, TrainerState
 
+from hfssl.data.masking import IGNORED
 from hfssl.data.sampling import OrderedBatches, OrderedDataLoader, hash_key, single_threaded_worker
 from hfssl.errors import InputError
 from hfssl.evaluation.language import score_language, together, unigram_loss
@@ -54,10 +55,10 @@ class PretrainingTrainer(Trainer):
         if train_dataset is not None:  # Trainer makes the output folder: a batch over the data is refused before
             OrderedBatches(len(train_dataset), args.train_batch_size, world_size=args.world_size)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
-        if type(self.model) is BertForMaskedLM:
-            # The stock head takes the count of predicted tokens and ignores it, so that its loss grows with the number
-            # of accumulation steps (transformers issue 47688). Without the count, Trainer takes the mean of the means.
-            self.model_accepts_loss_kwargs = False
+        # Stock heads but the causal ones take the count of labels and ignore it, so that their loss grows with the
+        # number of accumulation steps (transformers issue 47688). They do not get it: `compute_loss` weighs their mean.
+        self._weighs_means = not (hasattr(self.model, "count_targets") or self._loss_shifts_labels)
+        self.model_accepts_loss_kwargs &= not self._weighs_means
         self.stop = StopOnSignal()
         self.add_callback(self.stop)
         for printer in (ProgressCallback, PrinterCallback):
@@ -157,16 +158,29 @@ class PretrainingTrainer(Trainer):
         return samples
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
-        """The predicted tokens of the whole step, over its parts and over all processes; the models know how to count.
+        """The predicted tokens of the whole step, over its parts and over all processes; our models know how to count.
 
         transformers' own count depends on the name of the model's class.
         """
-        if not hasattr(self.model, "count_targets"):
+        if hasattr(self.model, "count_targets"):
+            count = sum(self.model.count_targets(batch["labels"]) for batch in batch_samples)
+        elif self._weighs_means and batch_samples and "labels" in batch_samples[0]:
+            count = sum((batch["labels"] != IGNORED).sum() for batch in batch_samples)
+        else:
             return super()._get_num_items_in_batch(batch_samples, device)
-        count = sum(self.model.count_targets(batch["labels"]) for batch in batch_samples)
         if self.args.world_size > 1 and self.args.average_tokens_across_devices:
             count = self.accelerator.gather(count.to(device)).sum()
         return count.to(device)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """As transformers'; a head that gives the mean of its own batch counts by its share of the step's labels."""
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        weighs = self._weighs_means and num_items_in_batch is not None
+        if weighs:
+            processes = self.args.world_size if self.args.average_tokens_across_devices else 1
+            loss = loss * ((inputs["labels"] != IGNORED).sum() * processes / num_items_in_batch)
+        self.loss_is_scaled_for_ga = True if weighs else None
+        return (loss, outputs) if return_outputs else loss
 
     def planned_steps(self) -> int:
         """Optimizer steps of the whole run."""
