@@ -68,6 +68,7 @@ class PretrainingTrainer(Trainer):
             self.add_callback(UnigramDiagnosis(train_dataset, args.diagnosis_steps))
         if args.sample_prompts:
             self.add_callback(Samples(model, self.processing_class, args.sample_prompts, args.sample_steps))
+        self._loaders: list[OrderedDataLoader] = []
         self._meter = Meter()
         self._began: float | None = None  # when training began, less the seconds of the parts before a resume
         self._offset = 0  # of the positions in the data: see OrderedBatches
@@ -82,7 +83,7 @@ class PretrainingTrainer(Trainer):
             len(self.train_dataset), self._train_batch_size, seed, args.process_index, args.world_size, self._offset
         )
         workers = args.dataloader_num_workers
-        return OrderedDataLoader(
+        loader = OrderedDataLoader(
             self.train_dataset,
             batches,
             collate_fn=self.data_collator,
@@ -92,6 +93,8 @@ class PretrainingTrainer(Trainer):
             prefetch_factor=args.dataloader_prefetch_factor if workers else None,
             worker_init_fn=single_threaded_worker if workers else None,
         )
+        self._loaders.append(loader)
+        return loader
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs):
         """As transformers', but it goes on at the sample where the checkpoint was taken, whatever the number of
@@ -114,6 +117,9 @@ class PretrainingTrainer(Trainer):
         except InputError as error:
             error.own = True
             raise
+        finally:
+            while self._loaders:
+                self._loaders.pop().close()
 
     def get_decay_parameter_names(self, model) -> list[str]:
         return decayed(model, super().get_decay_parameter_names(model))
