@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -20,7 +21,7 @@ from hfssl.data.masking import MaskingCollator
 from hfssl.models.modeling_lm import language_model
 from hfssl.training import run
 from hfssl.training.checkpoint import checkpoints, newest, step_of
-from tests.training.test_run import SMALL_BERT, Counting, KillAt, assert_equal_runs, tiny_gpt, trainer_for
+from tests.training.test_run import SMALL_BERT, Counting, KillAt, assert_equal_runs, losses, tiny_gpt, trainer_for
 
 STEPS = 24  # of 4 samples out of 40: two passes and a half; with 4 micro-batches a step nearly ten passes
 
@@ -73,7 +74,8 @@ import os, sys
 from pathlib import Path
 import torch
 import torch.distributed as dist
-from tests.training.test_resume import assert_stopped_twice_equals_whole
+from hfssl.training import run
+from tests.training.test_resume import KillAt, assert_stopped_twice_equals_whole, make_trainer
 
 torch.set_num_threads(1)
 for kind in ("gpt", "bert"):
@@ -86,6 +88,10 @@ for kind in ("gpt", "bert"):
             per_device_train_batch_size=2 // accumulation,
         )
         assert dist.get_world_size() == 2
+try:  # the next part of this one is for one process
+    run(make_trainer("gpt", f"{sys.argv[1]}/changing", 0.0, [KillAt(7)], per_device_train_batch_size=2))
+except SystemExit:
+    pass
 """
 
 
@@ -105,6 +111,10 @@ def test_two_processes_stopped_twice_equal_uninterrupted(tmp_path):
     process = launch(tmp_path / "program.py", tmp_path)
     said = process.communicate(timeout=300)[0]
     assert process.returncode == 0, said[-3000:]
+    for name in ("changing", "whole"):
+        run(make_trainer("gpt", tmp_path / name, 0.0, per_device_train_batch_size=4, resume=True))
+    whole, changing = losses(tmp_path / "whole"), losses(tmp_path / "changing")
+    assert len(whole) == STEPS and np.allclose(changing, whole, rtol=1e-4), "the same samples in the same steps"
 
 
 ONE_OF_TWO = """
