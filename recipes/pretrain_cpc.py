@@ -37,7 +37,9 @@ def main(argv=None):
     views = Augmentation(config.image_size, config.image_mean, config.image_std, **vars(augmentation))
     if frames.frame_path:
         if config.objective == "image":
-            raise InputError("--frame_path gives pairs of frames, which image CPC does not take: --model.objective pairs")
+            raise InputError(
+                "--frame_path gives pairs of frames, which image CPC does not take: --model.objective pairs"
+            )
         train = load_frames(frames.frame_path, frames.max_gap)
         collator = FramePairCollator(train, views, args.seed, frames.min_gap, frames.max_gap)
     else:

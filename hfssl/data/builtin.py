@@ -216,7 +216,7 @@ _CLIPS, _CLIP_LENGTH, _SPEEDS = 60, 25, (2.0, 6.0)  # pixels a frame
 
 
 def builtin_frames(name: str = "drift") -> tuple[np.ndarray, list[int]]:
-    """Builtin clips. A window starts anywhere, drifts at a speed and in a direction of its own, and turns at the border.
+    """Builtin clips. A window starts anywhere, drifts at a speed and in a direction of its own, turns at the border.
 
     Returns:
         frames uint8 (N, 3, 32, 32), clip after clip, and the number of frames of each clip.
@@ -229,7 +229,9 @@ def builtin_frames(name: str = "drift") -> tuple[np.ndarray, list[int]]:
 
     _check_name(name, BUILTIN_FRAMES)
     photos = [load_sample_image("china.jpg"), load_sample_image("flower.jpg")]  # (427, 640, 3) each
-    frames = [photos[clip % 2][y : y + _CROP, x : x + _CROP] for clip, path in enumerate(drift_paths()) for y, x in path]
+    frames = [
+        photos[clip % 2][y : y + _CROP, x : x + _CROP] for clip, path in enumerate(drift_paths()) for y, x in path
+    ]
     return np.ascontiguousarray(np.stack(frames).transpose(0, 3, 1, 2)), [_CLIP_LENGTH] * _CLIPS
 
 

@@ -52,9 +52,9 @@ class FrameArguments:
 
 
 class FrameDataset(Dataset):
-    """The frames that have a partner `max_gap` later in their clip. ``ds[i]`` is ``{"image": uint8 (3, H, W), "index": i}``.
+    """The frames that have another `max_gap` after them in their clip: all gaps up to it are then equally likely.
 
-    So each of them can be paired at every gap up to `max_gap`, and all gaps are equally likely.
+    ``ds[i]`` is ``{"image": uint8 (3, H, W), "index": i}``.
 
     Args:
         frames: of all clips, one clip after the other.
@@ -113,12 +113,16 @@ def load_frames(path: str, max_gap: int = 1) -> FrameDataset:
     for file in visible_files(root, lambda file: file.suffix.lower() in IMAGE_SUFFIXES):
         clips.setdefault(file.parent, []).append(file)
     if not clips:
-        raise InputError(f"no clip in {path!r}: neither it nor a folder in it holds frames ({', '.join(IMAGE_SUFFIXES)})")
+        raise InputError(
+            f"no clip in {path!r}: neither it nor a folder in it holds frames ({', '.join(IMAGE_SUFFIXES)})"
+        )
     folders = sorted(clips, key=lambda folder: natural_key(str(folder.relative_to(root))))
     names = [str(folder) for folder in folders]
     lengths = [len(clips[folder]) for folder in folders]
     files = [file for folder in folders for file in sorted(clips[folder], key=lambda file: natural_key(file.name))]
-    FrameDataset(ImageDataset([None] * len(files)), lengths, max_gap, names)  # refuses short clips before any is decoded
+    FrameDataset(
+        ImageDataset([None] * len(files)), lengths, max_gap, names
+    )  # refuses short clips before any is decoded
     return FrameDataset(open_files(files, str(path)), lengths, max_gap, names)
 
 

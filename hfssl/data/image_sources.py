@@ -29,7 +29,7 @@ SPLITS = {
 
 IF_DAMAGED = " (--skip_corrupt_images leaves damaged images out)"
 
-# Encoded images: `entries[i]` is a path or bytes, `entries.name(i)` says where they are, `entries.if_damaged` what to do.
+# Encoded images: `entries[i]` is a path or bytes, `entries.name(i)` says where they are, `if_damaged` what one can do.
 
 
 class Files:

@@ -270,9 +270,7 @@ def _open_rgb(entries, i: int) -> tuple[np.ndarray, str]:
     except Exception as error:  # PIL raises OSError, ValueError, SyntaxError, struct.error, ... depending on the format
         reason = one_line(error).replace(str(entries.name(i)), "it")
         reason = "not an image of a known format" if "cannot identify" in reason else reason
-        raise InputError(
-            f"cannot read the image {entries.name(i)}: {reason}{entries.if_damaged}"
-        ) from error
+        raise InputError(f"cannot read the image {entries.name(i)}: {reason}{entries.if_damaged}") from error
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)), mode
 
 

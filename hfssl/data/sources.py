@@ -116,7 +116,11 @@ def resolve(path: str, builtin: dict[str, str]) -> tuple[str, str]:
     if path.startswith("builtin:"):
         name = path.removeprefix("builtin:")
         if name not in builtin:
-            kinds = {" (it is text)": BUILTIN_TEXTS, " (it holds images)": BUILTIN_IMAGES, " (it holds frames)": BUILTIN_FRAMES}
+            kinds = {
+                " (it is text)": BUILTIN_TEXTS,
+                " (it holds images)": BUILTIN_IMAGES,
+                " (it holds frames)": BUILTIN_FRAMES,
+            }
             other = next((kind for kind, table in kinds.items() if name in table), "")
             known = ", ".join(f"builtin:{name}" for name in builtin)
             raise InputError(f"no such builtin data: {path!r}{other}{nearest(name, builtin)}; there is {known}")

@@ -256,7 +256,7 @@ class BackboneModel(BackbonePreTrainedModel):
         self.post_init()
 
     def build_backbone(self) -> nn.Module:
-        """The timm model with fresh weights. A method that changes it does so here, so that loading knows of it, too."""
+        """The timm model with fresh weights. A method that changes it does so here, since loading builds it, too."""
         return create_backbone(self.config)
 
     def forward(

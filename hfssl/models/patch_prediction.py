@@ -20,8 +20,9 @@ DIRECTIONS = ("down", "up", "right", "left")  # the first 1, 2 or 4 are used
 
 
 def extract_patches(images: torch.Tensor, size: int, stride: int) -> torch.Tensor:
-    """Cuts images (B, C, H, W) into overlapping squares (B, rows, columns, C, size, size); what is over at the right and
-    at the bottom is left out.
+    """Cuts images (B, C, H, W) into overlapping squares (B, rows, columns, C, size, size).
+
+    What is over at the right and at the bottom is left out.
 
     Raises:
         ValueError: a patch is larger than the image.
