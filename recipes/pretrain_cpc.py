@@ -10,6 +10,8 @@ encoder), AutoModelForPreTraining and AutoModelForImageClassification, also wher
 Expected: see the table in recipes/README.md, which names the hardware, the time and the accuracy of each YAML.
 """
 
+import logging
+
 from transformers import set_seed
 
 from hfssl.config import build_model, parse_config
@@ -21,6 +23,8 @@ from hfssl.data.patch_colors import PatchArguments, PatchColorCollator
 from hfssl.errors import InputError, exits_on_bad_input
 from hfssl.models import CPCConfig, CPCForPreTraining
 from hfssl.training import PretrainingArguments, PretrainingTrainer, run
+
+logger = logging.getLogger("hfssl.pretrain_cpc")
 
 
 @exits_on_bad_input
@@ -58,7 +62,8 @@ def main(argv=None):
     set_seed(args.seed)
     model = build_model(CPCForPreTraining, config)
     trainer = PretrainingTrainer(model=model, args=args, train_dataset=train, data_collator=collator)
-    print(f"loss of equal scores: {model.uniform_loss(args.train_batch_size * args.world_size):.4f} nats")
+    uniform = model.uniform_loss(args.train_batch_size * args.world_size)
+    logger.info("If all scores were equal, the loss would be %.3f", uniform)
     return run(trainer)
 
 
