@@ -126,7 +126,7 @@ def generate(
 @app.command("ls")
 def list_all() -> None:
     """List the methods, recipes, tasks and builtin data."""
-    from hfssl.data.builtin import BUILTIN_IMAGES, BUILTIN_TEXTS
+    from hfssl.data.builtin import BUILTIN_FRAMES, BUILTIN_IMAGES, BUILTIN_TEXTS
     from hfssl.programs import evaluations, programs_root, recipe_configs, recipes, summary
 
     print("methods (hfssl pretrain NAME --config RECIPE)")
@@ -139,7 +139,7 @@ def list_all() -> None:
     for name, path in evaluations().items():
         print(f"  {name:18} {summary(path)}")
     print("builtin data")
-    for name, text in (BUILTIN_TEXTS | BUILTIN_IMAGES).items():
+    for name, text in (BUILTIN_TEXTS | BUILTIN_IMAGES | BUILTIN_FRAMES).items():
         print(f"  builtin:{name:10} {text}")
 
 

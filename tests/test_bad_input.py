@@ -36,9 +36,9 @@ def _files(folder):
     return folder
 
 
-GPT, BERT, SIMCLR = (f"recipes/pretrain_{name}.py" for name in ("gpt", "bert", "simclr"))
+GPT, BERT, SIMCLR, CPC = (f"recipes/pretrain_{name}.py" for name in ("gpt", "bert", "simclr", "cpc"))
 TRAIN_BPE, PROBE = "tokenizers_train/train_bpe.py", "eval/run_probe.py"
-SMOKE = {GPT: "recipes/smoke/gpt.yaml", BERT: "recipes/smoke/bert.yaml", SIMCLR: "recipes/smoke/simclr.yaml"}
+SMOKE = {path: path.replace("pretrain_", "smoke/").replace(".py", ".yaml") for path in (GPT, BERT, SIMCLR, CPC)}
 
 CASES = {
     "a missing file": (GPT, "--text_path {in}/no.txt", "{in}/no.txt"),
@@ -73,6 +73,16 @@ CASES = {
     "an unknown builtin": (GPT, "--text_path builtin:prosa", "builtin:prose"),
     "a Hub id while offline": (GPT, "--text_path somebody/some-text", "somebody/some-text"),
     "image Hub id while offline": (SIMCLR, "--image_path somebody/some-images", "somebody/some-images"),
+    "more steps than rows of patches": (CPC, "--model.prediction_steps 6", "a grid of 8 rows, and there are 7 x 7"),
+    "a patch over the image": (CPC, "--model.patch_size 20", "larger than the image, image_size 16"),
+    "an unknown objective": (CPC, "--model.objective pair", "did you mean 'pairs'"),
+    "no negatives": (CPC, "--model.negatives other_images --per_device_train_batch_size 1", "at least 2"),
+    "a pair and no distractor": (CPC, "--model.objective pairs --per_device_train_batch_size 1", "at least 2"),
+    "frames for image CPC": (CPC, "--frame_path builtin:drift", "--model.objective pairs"),
+    "a clip under the gap": (
+        CPC, "--frame_path {in}/images --max_gap 9 --model.objective pairs", "9 frame(s), too few for a gap of 9"
+    ),
+    "a corrupt frame": (CPC, "--frame_path {in}/images --model.objective pairs", "bad.png"),
     "a model that is not there": (PROBE, "--model {in}/no --dataset builtin:digits", "{in}/no"),
 }  # fmt: skip
 

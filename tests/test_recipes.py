@@ -10,6 +10,8 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
+from hfssl.data.images import load_images
+from hfssl.evaluation.features import extract_features, load_encoder
 from hfssl.programs import program, recipe_configs, recipes
 
 ROOT = program("")
@@ -100,6 +102,30 @@ def test_smoke_simclr_and_probe(run_command, accelerate_command, hfssl_command, 
     card = (tmp_path / "out" / "README.md").read_text()
     assert "builtin:digits (train)" in card and "augmentations: [" in card
     assert (tmp_path / "p.json").exists()
+
+
+@pytest.mark.parametrize("name", ["cpc", "cpc_frames"])
+def test_smoke_cpc(tmp_path, name):
+    main = runpy.run_path(str(recipes()["cpc"]))["main"]
+    argv = ["--config", str(ROOT / f"recipes/smoke/{name}.yaml"), "--output_dir", str(tmp_path / "out")]
+    main(
+        [
+            *argv,
+            "--max_steps",
+            "4",
+            "--per_device_train_batch_size",
+            "8",
+            "--save_strategy",
+            "no",
+            "--logging_steps",
+            "1",
+        ]
+    )
+    encoder = load_encoder(tmp_path / "out")
+    features = extract_features(encoder, load_images("builtin:digits").subset(range(8)))
+    assert features.shape == (8, 128) and features.std(0).max() > 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "1807.03748" in card and ("min_gap: 1" in card) == (name == "cpc_frames")
 
 
 @pytest.mark.distributed

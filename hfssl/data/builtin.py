@@ -31,6 +31,9 @@ BUILTIN_IMAGES = {
     "digits": "scikit-learn's 1,797 handwritten digits, 8 x 8 pixels, 10 classes; 1,297 train, 500 test",
     "photos": "32 x 32 crops of scikit-learn's two photographs, 8 classes (photo x quadrant); 2,000 train, 504 test",
 }
+BUILTIN_FRAMES = {
+    "drift": "60 clips of 25 frames: a window of 32 x 32 pixels drifts over scikit-learn's two photographs",
+}
 
 VALIDATION_FRACTION = 0.05  # of builtin:prose's documents
 
@@ -207,6 +210,42 @@ def _photos(split: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
     images = np.ascontiguousarray(np.stack(crops).transpose(0, 3, 1, 2))  # (N, 3, 32, 32)
     labels = np.repeat(np.arange(len(class_names)), _CROPS_PER_CLASS[split])
     return images, labels.astype(np.int64), class_names
+
+
+_CLIPS, _CLIP_LENGTH, _SPEEDS = 60, 25, (2.0, 6.0)  # pixels a frame
+
+
+def builtin_frames(name: str = "drift") -> tuple[np.ndarray, list[int]]:
+    """Builtin clips. A window starts anywhere, drifts at a speed and in a direction of its own, turns at the border.
+
+    Returns:
+        frames uint8 (N, 3, 32, 32), clip after clip, and the number of frames of each clip.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    import numpy as np
+    from sklearn.datasets import load_sample_image
+
+    _check_name(name, BUILTIN_FRAMES)
+    photos = [load_sample_image("china.jpg"), load_sample_image("flower.jpg")]  # (427, 640, 3) each
+    frames = [
+        photos[clip % 2][y : y + _CROP, x : x + _CROP] for clip, path in enumerate(drift_paths()) for y, x in path
+    ]
+    return np.ascontiguousarray(np.stack(frames).transpose(0, 3, 1, 2)), [_CLIP_LENGTH] * _CLIPS
+
+
+def drift_paths(seed: int = 0) -> np.ndarray:
+    """Top and left of the window in each frame of each clip, integers (clips, frames, 2)."""
+    import numpy as np
+
+    random = np.random.default_rng(seed)
+    room = np.array(_PHOTO_SIZE) - _CROP  # the largest top and left
+    start = random.uniform(0, room, (_CLIPS, 1, 2))
+    angle, speed = random.uniform(0, 2 * np.pi, _CLIPS), random.uniform(*_SPEEDS, _CLIPS)
+    velocity = (speed * np.stack([np.sin(angle), np.cos(angle)])).T[:, None]  # (clips, 1, 2)
+    place = start + velocity * np.arange(_CLIP_LENGTH)[None, :, None]
+    return np.rint(room - np.abs(place % (2 * room) - room)).astype(np.int64)  # there and back
 
 
 def shift_and_rotate(images: np.ndarray, seed: int, max_shift: float = 1, max_degrees: float = 25) -> np.ndarray:

@@ -27,10 +27,14 @@ SPLITS = {
     "test": ("test", "testing"),
 }
 
-# Encoded images: `entries[i]` is a path or bytes, `entries.name(i)` says where they are.
+IF_DAMAGED = " (--skip_corrupt_images leaves damaged images out)"
+
+# Encoded images: `entries[i]` is a path or bytes, `entries.name(i)` says where they are, `if_damaged` what one can do.
 
 
 class Files:
+    if_damaged = IF_DAMAGED
+
     def __init__(self, paths: list[Path]):
         self.paths = paths
 
@@ -58,6 +62,8 @@ class Rows:
         files: what the rows were read from, or a hash that stands for it.
         starts: the first row of each file, and its name.
     """
+
+    if_damaged = IF_DAMAGED
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import Dataset
 
 from hfssl.data.builtin import BUILTIN_IMAGES, builtin_images
-from hfssl.data.image_sources import from_folder, from_hub, from_parquet, is_parquet
+from hfssl.data.image_sources import Files, from_folder, from_hub, from_parquet, is_parquet
 from hfssl.data.readers import IMAGE_FORMATS, visible_files
 from hfssl.data.sources import load_hub_dataset, resolve
 from hfssl.errors import InputError, one_line
@@ -270,7 +270,16 @@ def _open_rgb(entries, i: int) -> tuple[np.ndarray, str]:
     except Exception as error:  # PIL raises OSError, ValueError, SyntaxError, struct.error, ... depending on the format
         reason = one_line(error).replace(str(entries.name(i)), "it")
         reason = "not an image of a known format" if "cannot identify" in reason else reason
-        raise InputError(
-            f"cannot read the image {entries.name(i)}: {reason} (--skip_corrupt_images leaves damaged images out)"
-        ) from error
+        raise InputError(f"cannot read the image {entries.name(i)}: {reason}{entries.if_damaged}") from error
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)), mode
+
+
+def open_files(paths: Sequence[Path], source: str) -> ImageDataset:
+    """Image files in the order given, without labels; none of them is left out.
+
+    Raises:
+        InputError: no file, or a damaged one.
+    """
+    files = Files(list(paths))
+    files.if_damaged = ""
+    return _decode(files, None, None, source, skip_corrupt=False)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hfssl.data import readers
-from hfssl.data.builtin import BUILTIN_IMAGES, BUILTIN_TEXTS, builtin_texts, hash_fraction
+from hfssl.data.builtin import BUILTIN_FRAMES, BUILTIN_IMAGES, BUILTIN_TEXTS, builtin_texts, hash_fraction
 from hfssl.errors import InputError, nearest, one_line
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,12 @@ def resolve(path: str, builtin: dict[str, str]) -> tuple[str, str]:
     if path.startswith("builtin:"):
         name = path.removeprefix("builtin:")
         if name not in builtin:
-            other = " (it is text)" if name in BUILTIN_TEXTS else " (it holds images)" if name in BUILTIN_IMAGES else ""
+            kinds = {
+                " (it is text)": BUILTIN_TEXTS,
+                " (it holds images)": BUILTIN_IMAGES,
+                " (it holds frames)": BUILTIN_FRAMES,
+            }
+            other = next((kind for kind, table in kinds.items() if name in table), "")
             known = ", ".join(f"builtin:{name}" for name in builtin)
             raise InputError(f"no such builtin data: {path!r}{other}{nearest(name, builtin)}; there is {known}")
         return "builtin", name

@@ -16,7 +16,8 @@ from transformers import (
 )
 
 from .backbone import BackboneConfig, BackboneError
-from .contrastive import NTXentLoss, nt_xent
+from .contrastive import NTXentLoss, cpc_loss, nt_xent
+from .modeling_cpc import CPCConfig, CPCForImageClassification, CPCForPreTraining, CPCModel
 from .modeling_simclr import SimCLRConfig, SimCLRForImageClassification, SimCLRForPreTraining, SimCLRModel
 
 
@@ -30,6 +31,7 @@ class Method(NamedTuple):
 
 
 METHODS = {
+    "cpc": Method(CPCConfig, CPCModel, CPCForPreTraining, CPCForImageClassification),
     "simclr": Method(SimCLRConfig, SimCLRModel, SimCLRForPreTraining, SimCLRForImageClassification),
 }
 
@@ -43,11 +45,16 @@ __all__ = [
     "METHODS",
     "BackboneConfig",
     "BackboneError",
+    "CPCConfig",
+    "CPCForImageClassification",
+    "CPCForPreTraining",
+    "CPCModel",
     "Method",
     "NTXentLoss",
     "SimCLRConfig",
     "SimCLRForImageClassification",
     "SimCLRForPreTraining",
     "SimCLRModel",
+    "cpc_loss",
     "nt_xent",
 ]

@@ -85,6 +85,11 @@ class BackboneConfig(PreTrainedConfig):
         """`crop_ratio`, or its default for the image size."""
         return self.crop_ratio or (0.875 if self.image_size > 32 else 1.0)
 
+    @property
+    def backbone_size(self) -> int:
+        """Side in pixels of what the backbone itself sees: the image, if a method does not cut it up."""
+        return self.image_size
+
 
 def _check_backbone(name: str, stem: str) -> None:
     if stem not in STEMS:
@@ -110,12 +115,12 @@ def create_backbone(config: BackboneConfig) -> nn.Module:
 
     The same random state gives the same weights as
     ``timm.create_model(config.backbone, num_classes=0, in_chans=config.num_channels, **config.backbone_kwargs)``
-    (with `img_size` where the architecture's input size is fixed and differs from `config.image_size`).
+    (with `img_size` where the architecture's input size is fixed and differs from `config.backbone_size`).
     """
     kwargs = dict(config.backbone_kwargs)
     declared = timm.get_pretrained_cfg(config.backbone)
-    if declared is not None and declared.fixed_input_size and declared.input_size[-1] != config.image_size:
-        kwargs.setdefault("img_size", config.image_size)
+    if declared is not None and declared.fixed_input_size and declared.input_size[-1] != config.backbone_size:
+        kwargs.setdefault("img_size", config.backbone_size)
     try:
         model = timm.create_model(
             config.backbone, pretrained=False, num_classes=0, in_chans=config.num_channels, **kwargs
@@ -165,7 +170,7 @@ class BackbonePreTrainedModel(PreTrainedModel):
         """Initialises our heads as torch does; timm's modules keep what timm drew."""
         if getattr(module, "_keeps_timm_init", False):
             return
-        if isinstance(module, nn.Linear):
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
             module.reset_parameters()  # within `initialize_weights` this leaves loaded tensors alone
         elif isinstance(module, (nn.BatchNorm1d, nn.LayerNorm)):
             _reset_norm(module)
@@ -232,7 +237,7 @@ class BackboneModel(BackbonePreTrainedModel):
     """The encoder: a timm model without its classifier.
 
     Attributes:
-        timm_model: the timm model, as `create_backbone` built it.
+        timm_model: the timm model, as `build_backbone` built it.
         hidden_size: D, the width of `pooler_output`.
     """
 
@@ -242,13 +247,17 @@ class BackboneModel(BackbonePreTrainedModel):
 
     def __init__(self, config: BackboneConfig):
         super().__init__(config)
-        self.timm_model = create_backbone(config)
+        self.timm_model = self.build_backbone()
         for module in self.timm_model.modules():
             module._keeps_timm_init = True
         self.hidden_size = getattr(self.timm_model, "head_hidden_size", None) or self.timm_model.num_features
         self.gradient_checkpointing = False
         self._built_on_meta = any(parameter.is_meta for parameter in self.timm_model.parameters())
         self.post_init()
+
+    def build_backbone(self) -> nn.Module:
+        """The timm model with fresh weights. A method that changes it does so here, since loading builds it, too."""
+        return create_backbone(self.config)
 
     def forward(
         self,
@@ -288,7 +297,7 @@ class BackboneModel(BackbonePreTrainedModel):
         """Makes again what loading leaves undefined: buffers outside the state dict, and weights that were missing.
 
         Buffers come from timm's own hook. Where a module has none, and for missing weights, a second model is built as
-        `create_backbone` builds it and its tensors are copied.
+        `build_backbone` builds it and its tensors are copied.
         """
         if not self._built_on_meta:
             return
@@ -317,7 +326,7 @@ class BackboneModel(BackbonePreTrainedModel):
         # Buffers are no random numbers: making them must leave the caller's random state as it was.
         keep_rng = contextlib.nullcontext() if missing else torch.random.fork_rng(devices=[])
         with keep_rng, torch.device("cpu"):
-            fresh = create_backbone(self.config)
+            fresh = self.build_backbone()
         tensors = {**dict(fresh.named_parameters()), **dict(fresh.named_buffers())}
         for name in missing + orphans:
             owner, _, leaf = name.rpartition(".")

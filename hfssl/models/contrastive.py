@@ -163,3 +163,63 @@ class _AllGather(torch.autograd.Function):
                 return own
         dist.all_reduce(grad_output)
         return grad_output[dist.get_rank()].clone()
+
+
+def cpc_loss(z_x: torch.Tensor, z_y: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """The lecture's CPC loss (McAllester, TTIC 31230): which of N candidates belongs to x?
+
+        loss = -ln softmax_i (z_y[i] . z_x) [index],    the mean over B tuples, in nats.
+
+    Scores are plain inner products. With z = h / (|h| sqrt(t)) they are SimCLR's cosines over a temperature, and with
+    the 2B - 1 other embeddings of the batch as candidates the loss is `nt_xent`.
+
+    Args:
+        z_x: (B, D).
+        z_y: (B, N, D), the candidates of each x: its partner and N - 1 distractors in any order.
+        index: (B,) integers, where the partner is.
+
+    Returns:
+        A scalar. Half precision is accumulated in float32.
+
+    Raises:
+        ValueError: if the shapes do not belong together.
+    """
+    if z_x.ndim != 2 or z_y.ndim != 3 or index.ndim != 1:
+        raise ValueError(f"cpc_loss needs (B, D), (B, N, D) and (B,), not {_shapes(z_x, z_y, index)}")
+    if not len(z_x) == len(z_y) == len(index) or z_x.shape[1] != z_y.shape[2]:
+        raise ValueError(f"the B or D of z_x, z_y and index differ: {_shapes(z_x, z_y, index)}")
+    precision = torch.float64 if z_x.dtype == torch.float64 else torch.float32
+    with torch.autocast(z_x.device.type, enabled=False):
+        scores = torch.einsum("bd,bnd->bn", z_x.to(precision), z_y.to(precision))  # (B, N)
+        return (scores.logsumexp(1) - scores.gather(1, index[:, None])[:, 0]).mean()
+
+
+def cpc_loss_in_batch(z_x: torch.Tensor, z_y: torch.Tensor, gather: bool = True) -> torch.Tensor:
+    """`cpc_loss` where the distractors of each pair are the other y of the batch, so N is the size of the batch.
+
+    The candidates are the same for every x, so the (B, N, D) of the tuples is never made. Several processes give what
+    one gives with the whole batch, for any split of it, as in `nt_xent`.
+
+    Args:
+        z_x, z_y: (B, D), row i of both from one pair.
+        gather: take the y of every process as distractors, with gradients.
+
+    Raises:
+        ValueError: if the shapes differ, or there is a single pair and so no distractor.
+    """
+    if z_x.ndim != 2 or z_x.shape != z_y.shape:
+        raise ValueError(f"cpc_loss_in_batch needs two (B, D) tensors of one shape, not {_shapes(z_x, z_y)}")
+    precision = torch.float64 if z_x.dtype == torch.float64 else torch.float32
+    with torch.autocast(z_x.device.type, enabled=False):
+        z_x, z_y = z_x.to(precision), z_y.to(precision)
+        candidates, start, world_size = gather_batch(z_y[None]) if gather else (z_y[None], 0, 1)  # (1, N, D)
+        total = candidates.shape[1]
+        if total < 2:
+            raise ValueError("a batch of one pair has no distractor")
+        partner = torch.arange(start, start + len(z_x), device=z_x.device)
+        summed = F.cross_entropy(z_x @ candidates[0].T, partner, reduction="sum")
+        return summed * (world_size / total)
+
+
+def _shapes(*tensors: torch.Tensor) -> str:
+    return ", ".join(str(tuple(tensor.shape)) for tensor in tensors)

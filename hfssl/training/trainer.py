@@ -54,6 +54,12 @@ class PretrainingTrainer(Trainer):
     def __init__(self, model, args, train_dataset=None, **kwargs):
         if train_dataset is not None:  # Trainer makes the output folder: a batch over the data is refused before
             OrderedBatches(len(train_dataset), args.train_batch_size, world_size=args.world_size)
+            least = getattr(model, "min_batch_size", 1)  # of a contrastive loss, which compares within the batch
+            if args.train_batch_size * args.world_size < least:
+                raise InputError(
+                    f"a batch of {args.train_batch_size * args.world_size} leaves nothing to compare with: "
+                    f"give a --per_device_train_batch_size of at least {least}"
+                )
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         # Stock heads but the causal ones take the count of labels and ignore it, so that their loss grows with the
         # number of accumulation steps (transformers issue 47688). They do not get it: `compute_loss` weighs their mean.

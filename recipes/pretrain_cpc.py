@@ -1,0 +1,71 @@
+"""CPC: predict which patch, view or frame belongs to what was seen (van den Oord et al. 2018; Hénaff et al. 2019).
+
+    accelerate launch recipes/pretrain_cpc.py --config recipes/cpc_tiny_cpu.yaml --image_path TRAIN.parquet
+    accelerate launch recipes/pretrain_cpc.py --config recipes/smoke/cpc_frames.yaml --frame_path FOLDER_OF_CLIPS
+
+`model.objective: image` cuts an image into overlapping patches and predicts the rows to come; `pairs` is the lecture's
+CPC on two views of an image or, with --frame_path, two frames of a clip. What is saved loads with AutoModel (the
+encoder), AutoModelForPreTraining and AutoModelForImageClassification, also where hfssl is not installed
+(trust_remote_code=True). What was learned: eval/run_probe.py --model OUTPUT_DIR --dataset ...
+Expected: see the table in recipes/README.md, which names the hardware, the time and the accuracy of each YAML.
+"""
+
+import logging
+
+from transformers import set_seed
+
+from hfssl.config import build_model, parse_config
+from hfssl.data.augmentation import Augmentation, AugmentationArguments
+from hfssl.data.collators import TwoViewCollator
+from hfssl.data.frames import FrameArguments, FramePairCollator, load_frames
+from hfssl.data.images import ImageArguments, load_images
+from hfssl.data.patch_colors import PatchArguments, PatchColorCollator
+from hfssl.errors import InputError, exits_on_bad_input
+from hfssl.models import CPCConfig, CPCForPreTraining
+from hfssl.training import PretrainingArguments, PretrainingTrainer, run
+
+logger = logging.getLogger("hfssl.pretrain_cpc")
+
+
+@exits_on_bad_input
+def main(argv=None):
+    config, images, frames, augmentation, patches, args = parse_config(
+        ImageArguments,
+        FrameArguments,
+        AugmentationArguments,
+        PatchArguments,
+        PretrainingArguments,
+        model=CPCConfig,
+        argv=argv,
+    )
+    views = Augmentation(config.image_size, config.image_mean, config.image_std, **vars(augmentation))
+    if frames.frame_path:
+        if config.objective == "image":
+            raise InputError(
+                "--frame_path gives pairs of frames, which image CPC does not take: --model.objective pairs"
+            )
+        train = load_frames(frames.frame_path, frames.max_gap)
+        collator = FramePairCollator(train, views, args.seed, frames.min_gap, frames.max_gap)
+    else:
+        train = load_images(
+            images.image_path,
+            split=images.image_split,
+            config=images.image_config,
+            image_column=images.image_column,
+            label_column=images.label_column,
+            skip_corrupt=images.skip_corrupt_images,
+        )
+        collator = TwoViewCollator(views, seed=args.seed, views=2 if config.objective == "pairs" else 1)
+        if config.objective == "image":
+            collator = PatchColorCollator(collator, config.grid_size, patches.patch_color_drop, args.seed)
+
+    set_seed(args.seed)
+    model = build_model(CPCForPreTraining, config)
+    trainer = PretrainingTrainer(model=model, args=args, train_dataset=train, data_collator=collator)
+    uniform = model.uniform_loss(args.train_batch_size * args.world_size)
+    logger.info("If all scores were equal, the loss would be %.3f", uniform)
+    return run(trainer)
+
+
+if __name__ == "__main__":
+    main()
