@@ -1,11 +1,11 @@
-"""NT-Xent, the loss of SimCLR (Chen et al. 2020, equation 1), over the batch of all processes.
+"""NT-Xent, the loss of SimCLR (Chen et al. 2020, equation 1), and two of its kin, over the batch of all processes.
 
 With 2B embeddings, two views of each of B images, s the cosine similarity and t the temperature,
 
     loss_i = -log exp(s_ij / t) / sum_{k != i} exp(s_ik / t),    j the other view of i,
 
 and the loss is the mean over the 2B rows, in nats. google-research/simclr reports the sum of both directions, twice
-this.
+this. No more than some rows of the (2B, 2B) similarities are ever held.
 """
 
 from __future__ import annotations
@@ -18,13 +18,21 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
+# Similarities held at once where `chunk_size` is not given, and the fewest rows, for a matrix product worth its call.
+# 4 MiB in float32 stay in a processor's cache; a GPU needs more to be busy.
+_SIMILARITIES = {"cpu": 2**20, "cuda": 2**25}
+_FEWEST_ROWS = 64
+
 
 def nt_xent(
     z_1: torch.Tensor,
     z_2: torch.Tensor,
     temperature: float = 0.5,
-    gather: bool = True,
     chunk_size: int | None = None,
+    gather: bool = True,
+    *,
+    decoupled: bool = False,
+    labels: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The normalised temperature-scaled cross-entropy of two views.
 
@@ -36,87 +44,153 @@ def nt_xent(
         z_1, z_2: (B, D) embeddings of the two views, row i of both from the same image; they need not be normalised.
             Half precision is accumulated in float32.
         temperature: t; the paper's best is 0.1 on ImageNet and 0.5 on CIFAR-10.
+        chunk_size: rows of similarities held at once, by default as many as are fast. The loss and its gradients, for
+            which nothing is computed twice, do not depend on it. Second derivatives there are none.
         gather: use the embeddings of every process as negatives.
-        chunk_size: score this many rows at a time and never hold the whole (2B, 2B) matrix: the same loss and
-            gradients in O(chunk_size * B) memory. No second derivatives.
+        decoupled: leave the positive out of the denominator (DCL, Yeh et al. 2022, equation 6), which keeps the
+            gradient large in small batches.
+        labels: (B,) integers; every embedding of the same class is then a positive, and the loss of a row is the mean
+            over its positives (SupCon, Khosla et al. 2020, equation 2, L_out; the authors' code multiplies it by
+            t / 0.07). With a class for each image it is NT-Xent.
 
     Returns:
         A scalar.
 
     Raises:
-        ValueError: if the shapes differ or a parameter is out of range.
+        ValueError: if the shapes differ, a parameter is out of range, or `decoupled` has one image alone.
     """
-    if z_1.ndim != 2 or z_1.shape != z_2.shape:
-        raise ValueError(
-            f"nt_xent needs two (B, D) tensors of one shape, not {tuple(z_1.shape)} and {tuple(z_2.shape)}"
-        )
-    if temperature <= 0 or (chunk_size is not None and chunk_size < 1):
-        raise ValueError(f"temperature {temperature} and chunk_size {chunk_size} must be positive")
+    _check(z_1, z_2, temperature, chunk_size, decoupled, labels)
     precision = torch.float64 if z_1.dtype == torch.float64 else torch.float32
     with torch.autocast(z_1.device.type, enabled=False):
         z = F.normalize(torch.stack([z_1, z_2]).to(precision), dim=-1)  # (2, B, D)
         keys, start, world_size = gather_batch(z) if gather else (z, 0, 1)  # (2, N, D): N images on all processes
         local, total = z.shape[1], keys.shape[1]
+        if decoupled and total < 2:
+            raise ValueError("decoupled: without its positive a single image has nothing to be compared with")
         rows = torch.arange(start, start + local, device=z.device)
         itself, positive = torch.cat([rows, rows + total]), torch.cat([rows + total, rows])  # (2B,) columns
-        queries, keys = z.flatten(0, 1), keys.flatten(0, 1)  # (2B, D), (2N, D)
-        if chunk_size is None:
-            logits = queries @ keys.T / temperature  # (2B, 2N)
-            logits = logits.scatter(1, itself[:, None], float("-inf"))
-            summed = F.cross_entropy(logits, positive, reduction="sum")
+        excluded = torch.stack([itself, positive], 1) if decoupled else itself[:, None]  # (2B, 1 or 2)
+        keys = keys.flatten(0, 1)  # (2N, D)
+        keys = keys if torch.is_grad_enabled() else keys.detach()  # then no gradient is prepared
+        chunk_size = chunk_size or _rows_at_once(keys)
+        if labels is None:
+            summed = _SummedContrast.apply(keys, itself, excluded, positive, temperature, chunk_size)
         else:
-            summed = _ChunkedCrossEntropy.apply(queries, keys, itself, positive, temperature, chunk_size)
+            labels = gather_batch(labels.long()[None, :, None])[0].flatten() if gather else labels  # (N,)
+            summed = _SummedContrast.apply(keys, itself, excluded, None, temperature, chunk_size)
+            # The mean of the scores of the positives is the score of their mean.
+            summed = summed - (keys[itself] * _mean_of_class(keys, itself, labels)).sum() / temperature
         return summed * (world_size / (2 * total))
 
 
 class NTXentLoss(nn.Module):
     """`nt_xent` as a module with lightly's argument names. Other than lightly's it gathers by default.
 
+    Args:
+        temperature, chunk_size, decoupled: as `nt_xent`'s.
+        memory_bank_size: 0. A memory bank is MoCo's, and embeddings of older weights are not SimCLR's negatives.
+        gather_distributed: `nt_xent`'s `gather`.
+
+    Raises:
+        ValueError: if a memory bank is asked for.
+
     Example:
         >>> loss = NTXentLoss(temperature=0.5)(z_1, z_2)
     """
 
-    def __init__(self, temperature: float = 0.5, gather_distributed: bool = True, chunk_size: int | None = None):
+    def __init__(
+        self,
+        temperature: float = 0.5,
+        memory_bank_size: int = 0,
+        gather_distributed: bool = True,
+        chunk_size: int | None = None,
+        decoupled: bool = False,
+    ):
         super().__init__()
-        self.temperature, self.gather_distributed, self.chunk_size = temperature, gather_distributed, chunk_size
+        if memory_bank_size:
+            raise ValueError(
+                f"memory_bank_size must be 0, not {memory_bank_size}: there is no memory bank; "
+                "a larger batch gives more negatives, and this loss takes little memory for them"
+            )
+        self.temperature, self.gather_distributed = temperature, gather_distributed
+        self.chunk_size, self.decoupled = chunk_size, decoupled
 
-    def forward(self, out0: torch.Tensor, out1: torch.Tensor) -> torch.Tensor:
-        """out0, out1: (B, D) embeddings of the two views."""
-        return nt_xent(out0, out1, self.temperature, self.gather_distributed, self.chunk_size)
+    def forward(self, out0: torch.Tensor, out1: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+        """out0, out1: (B, D) embeddings of the two views; labels: (B,), for the supervised loss."""
+        return nt_xent(
+            out0, out1, self.temperature, self.chunk_size, self.gather_distributed,
+            decoupled=self.decoupled, labels=labels,
+        )  # fmt: skip
 
 
-class _ChunkedCrossEntropy(torch.autograd.Function):
-    """The sum over rows of logsumexp(logits) - logits[positive], some rows at a time.
+def _check(z_1, z_2, temperature: float, chunk_size: int | None, decoupled: bool, labels) -> None:
+    if z_1.ndim != 2 or z_1.shape != z_2.shape:
+        raise ValueError(
+            f"nt_xent needs two (B, D) tensors of one shape, not {tuple(z_1.shape)} and {tuple(z_2.shape)}"
+        )
+    if temperature <= 0 or (chunk_size is not None and chunk_size < 1):
+        raise ValueError(f"temperature {temperature} and chunk_size {chunk_size} must be positive")
+    if labels is None:
+        return
+    if labels.shape != z_1.shape[:1] or labels.is_floating_point():
+        raise ValueError(f"labels must be {len(z_1)} integers, one an image, not {labels.dtype} {tuple(labels.shape)}")
+    if decoupled:
+        raise ValueError("decoupled leaves out one positive and labels give many: take one of the two")
 
-    A chunk holds all columns of its rows, so its softmax, and with it its share of the gradient, is complete as soon as
-    it is computed: the forward pass keeps the gradients, (2B, D) and (2N, D), and no logits.
+
+def _rows_at_once(keys: torch.Tensor) -> int:
+    return max(_FEWEST_ROWS, _SIMILARITIES.get(keys.device.type, _SIMILARITIES["cuda"]) // len(keys))
+
+
+def _mean_of_class(keys: torch.Tensor, itself: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """For each row the mean of the other embeddings of its class, (2B, D); keys (2N, D), itself (2B,), labels (N,)."""
+    names, classes = labels.unique(return_inverse=True)
+    classes = classes.repeat(2)  # (2N,)
+    sums = keys.new_zeros(len(names), keys.shape[1]).index_add(0, classes, keys)
+    own = classes[itself]
+    return (sums[own] - keys[itself]) / (classes.bincount()[own] - 1)[:, None]
+
+
+class _SummedContrast(torch.autograd.Function):
+    """The sum over rows of logsumexp(logits) - logits[positive], some rows at a time; without `positive` of the first.
+
+    keys (2N, D); itself and positive (2B,) and excluded (2B, E) are rows of the keys. A chunk holds all columns of its
+    rows, so its softmax, and with it its share of the gradient, is complete as soon as it is computed: the forward
+    pass keeps the gradient, (2N, D), and no logits. The softmax is never divided by its sums: the narrow matrices
+    beside it are.
     """
 
     @staticmethod
-    def forward(ctx: Any, queries, keys, itself, positive, temperature: float, chunk_size: int) -> torch.Tensor:
-        need_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        total = queries.new_zeros(())
-        grad_queries, grad_keys = (torch.zeros_like(queries), torch.zeros_like(keys)) if need_grad else (None, None)
-        for first in range(0, len(queries), chunk_size):
+    def forward(ctx: Any, keys, itself, excluded, positive, temperature: float, chunk_size: int) -> torch.Tensor:
+        total = keys.new_zeros(())
+        grad = torch.zeros_like(keys) if ctx.needs_input_grad[0] else None
+        for first in range(0, len(itself), chunk_size):
             here = slice(first, first + chunk_size)
-            logits = (queries[here] @ keys.T).div_(temperature)  # (c, 2N)
-            logits.scatter_(1, itself[here, None], float("-inf"))
-            log_sum = logits.logsumexp(1, keepdim=True)  # (c, 1)
-            total += (log_sum - logits.gather(1, positive[here, None])).sum()
-            if need_grad:
-                softmax = logits.sub_(log_sum).exp_()
-                softmax.scatter_add_(1, positive[here, None], -torch.ones_like(log_sum))
-                torch.mm(softmax, keys, out=grad_queries[here])
-                grad_keys.addmm_(softmax.T, queries[here])
-        if need_grad:
-            ctx.save_for_backward(grad_queries.div_(temperature), grad_keys.div_(temperature))
+            queries = keys[itself[here]]  # (c, D)
+            logits = (queries / temperature) @ keys.T  # (c, 2N)
+            partner = None if positive is None else logits.gather(1, positive[here, None])  # (c, 1)
+            logits.scatter_(1, excluded[here], float("-inf"))
+            largest = logits.amax(1, keepdim=True)  # (c, 1)
+            sums = logits.sub_(largest).exp_().sum(1, keepdim=True)  # what was the logits is now the softmax times sums
+            rest = largest if partner is None else largest - partner
+            total += (sums.log() + rest).sum()
+            if grad is None:
+                continue
+            expected = (logits @ keys).div_(sums)  # (c, D), the mean key under the softmax
+            grad.addmm_(logits.T, queries / sums)
+            if positive is not None:
+                expected -= keys[positive[here]]
+                grad.index_add_(0, positive[here], queries, alpha=-1)
+            grad.index_add_(0, itself[here], expected)
+        if grad is not None:
+            ctx.save_for_backward(grad.div_(temperature))
         return total
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_output: torch.Tensor):
-        grad_queries, grad_keys = ctx.saved_tensors
-        return grad_queries * grad_output, grad_keys * grad_output, None, None, None, None
+        (grad,) = ctx.saved_tensors
+        return grad * grad_output, None, None, None, None, None
 
 
 def gather_batch(z: torch.Tensor) -> tuple[torch.Tensor, int, int]:

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 import torch
 from transformers import TrainingArguments
 
-from hfssl.errors import InputError
-from hfssl.training.optim import TIMM, check_optimizer_name
+from hfssl.errors import InputError, nearest
+from hfssl.training.optim import SCALINGS, TIMM, check_optimizer_name, scale_learning_rate
 
 TRACKERS = {"tensorboard": "tensorboard", "trackio": "trackio", "wandb": "wandb"}  # as named here: as imported
+
+LARGE_BATCHES = ("none", "chunk", "checkpoint")
 
 # What decides the result of a run, besides the model and the data. A run with other values is another run.
 IDENTITY = (
@@ -54,6 +56,24 @@ class PretrainingArguments(TrainingArguments):
         default="adamw_torch_fused",
         metadata={"help": "The optimizer: muon, lars, lamb or one of transformers' own."},
     )
+    learning_rate_scaling: str = field(
+        default="none",
+        metadata={
+            "help": "Multiply --learning_rate by the images of a step, over all processes: linear (/ 256) or sqrt."
+        },
+    )
+    large_batch: str = field(
+        default="none",
+        metadata={
+            "help": "A contrastive batch larger than the memory: chunk (without BatchNorm) or checkpoint (any model)."
+        },
+    )
+    large_batch_chunk: int = field(
+        default=128, metadata={"help": "Views that are encoded at a time with --large_batch chunk."}
+    )
+    sync_batchnorm: bool = field(
+        default=False, metadata={"help": "BatchNorm takes its statistics from the images of all processes."}
+    )
     save_total_limit: int | None = field(default=2, metadata={"help": "How many checkpoints are kept."})
     logging_first_step: bool = field(default=True, metadata={"help": "Log the first step."})
     resume: bool = field(
@@ -75,6 +95,10 @@ class PretrainingArguments(TrainingArguments):
     overwrite: bool = field(default=False, metadata={"help": "Delete the run in output_dir and start anew."})
 
     def __post_init__(self):
+        _choose("learning_rate_scaling", self.learning_rate_scaling, SCALINGS)
+        _choose("large_batch", self.large_batch, LARGE_BATCHES)
+        if self.large_batch_chunk < 1:
+            raise InputError(f"--large_batch_chunk must be at least 1, not {self.large_batch_chunk}")
         optim = _plain(self.optim)
         check_optimizer_name(optim)
         if optim in TIMM:  # transformers refuses a name that it does not know
@@ -87,9 +111,34 @@ class PretrainingArguments(TrainingArguments):
                 raise InputError(f"--report_to {tracker} needs a package that is missing; run: pip install {tracker}")
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
 
+    @property
+    def global_batch(self) -> int:
+        """Samples of one optimizer step, over all processes and accumulated parts."""
+        return self.train_batch_size * self.world_size * self.gradient_accumulation_steps
+
+    @property
+    def scaled_learning_rate(self) -> float:
+        """The highest learning rate: `learning_rate`, scaled by the global batch as `learning_rate_scaling` says."""
+        return scale_learning_rate(self.learning_rate, self.learning_rate_scaling, self.global_batch)
+
     def identity(self) -> dict:
-        """The settings that make this run what it is, as plain values."""
-        return {name: _plain(getattr(self, name)) for name in IDENTITY}
+        """The settings that make this run what it is, as plain values; some only where they are used."""
+        found = {name: _plain(getattr(self, name)) for name in IDENTITY}
+        if self.learning_rate_scaling != "none":
+            found["learning_rate_scaling"] = self.learning_rate_scaling
+            found["scaled_learning_rate"] = self.scaled_learning_rate  # which the number of processes decides, too
+        if self.large_batch != "none":
+            found["large_batch"] = self.large_batch
+        if self.large_batch == "chunk":
+            found["large_batch_chunk"] = self.large_batch_chunk
+        if self.sync_batchnorm:
+            found["sync_batchnorm"] = True
+        return found
+
+
+def _choose(name: str, value: str, choices) -> None:
+    if value not in choices:
+        raise InputError(f"--{name} {value} is not known: one of {', '.join(choices)}{nearest(value, choices)}")
 
 
 def _plain(value):

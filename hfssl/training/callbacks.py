@@ -149,13 +149,13 @@ class UnigramDiagnosis(TrainerCallback):
         counts = corpus.frequencies(model.config.vocab_size)
         entropy = unigram_loss(counts, counts)
         if logs["loss"] > entropy - self.MARGIN:
-            batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+            batch, highest = args.global_batch, args.scaled_learning_rate
             logger.warning(
                 "After %d steps the loss, %.3f, is still that of the unigram, %.3f: the model knows how frequent each "
                 "token is and no more. The batch is %d blocks, %s tokens; the learning rate %.3g, at most %.3g; "
                 "duplicate documents %.1f %%. A higher --learning_rate or a smaller batch with more steps may help.",
                 state.global_step, logs["loss"], entropy, batch, f"{batch * self._blocks.block_size:,}",
-                logs.get("learning_rate", args.learning_rate), args.learning_rate, 100 * corpus.duplicate_share(),
+                logs.get("learning_rate", highest), highest, 100 * corpus.duplicate_share(),
             )  # fmt: skip
 
 

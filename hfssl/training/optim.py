@@ -7,7 +7,10 @@ the device has that). `--optim_args momentum=0.9,...` reaches either.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+import contextlib
+import logging
+import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -16,8 +19,34 @@ from transformers.training_args import OptimizerNames
 
 from hfssl.errors import InputError, nearest
 
+logger = logging.getLogger(__name__)
+
 TIMM = ("muon", "lars", "lamb")
 DECAY_SHARE = 0.2  # of a warmup-stable-decay run, unless told (Hägele et al. 2024, section 4: 10 to 20 %)
+
+SCALINGS = {"none": "{rate:g}", "linear": "{rate:g} x {batch} / 256", "sqrt": "{rate:g} x sqrt({batch})"}
+
+
+def scale_learning_rate(rate: float, scaling: str, batch: int) -> float:
+    """The learning rate for a batch of so many images (SimCLR, section 2.2 and appendix B.1).
+
+    The paper's base rate is 0.3 with "linear", and 0.075 with "sqrt", which suits small batches better.
+    """
+    return rate * {"none": 1.0, "linear": batch / 256, "sqrt": math.sqrt(batch)}[scaling]
+
+
+@contextlib.contextmanager
+def scaled_learning_rate(args) -> Iterator[None]:
+    """Inside it `args.learning_rate` is the scaled one, for those who make an optimizer of it."""
+    rate, scaling = args.learning_rate, args.learning_rate_scaling
+    args.learning_rate = args.scaled_learning_rate
+    if scaling != "none":
+        formula = SCALINGS[scaling].format(rate=rate, batch=args.global_batch)
+        logger.info("The learning rate is %g = %s, %s in the images of a step", args.learning_rate, formula, scaling)
+    try:
+        yield
+    finally:
+        args.learning_rate = rate
 
 
 def check_optimizer_name(name: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import shutil
 import time
 from pathlib import Path
@@ -25,7 +24,9 @@ from hfssl.errors import InputError
 from hfssl.evaluation.language import score_language, together, unigram_loss
 from hfssl.training.callbacks import Progress, Samples, StopOnSignal, Stopped, UnigramDiagnosis
 from hfssl.training.checkpoint import newest, publish, rotate, step_of
-from hfssl.training.optim import TIMM, build_optimizer, decayed, schedule_options
+from hfssl.training.large_batch import hold_statistics_in_backward, is_contrastive, prepare_batch
+from hfssl.training.optim import TIMM, build_optimizer, decayed, scaled_learning_rate, schedule_options
+from hfssl.training.random_state import random_state, set_random_state
 from hfssl.training.throughput import Meter, matmul_peak, training_flops_per_token
 
 POSITION = "position.json"
@@ -54,13 +55,11 @@ class PretrainingTrainer(Trainer):
     def __init__(self, model, args, train_dataset=None, **kwargs):
         if train_dataset is not None:  # Trainer makes the output folder: a batch over the data is refused before
             OrderedBatches(len(train_dataset), args.train_batch_size, world_size=args.world_size)
-            least = getattr(model, "min_batch_size", 1)  # of a contrastive loss, which compares within the batch
-            if args.train_batch_size * args.world_size < least:
-                raise InputError(
-                    f"a batch of {args.train_batch_size * args.world_size} leaves nothing to compare with: "
-                    f"give a --per_device_train_batch_size of at least {least}"
-                )
+        prepare_batch(model, args)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
+        hold_statistics_in_backward(self.accelerator, self.model)
+        if is_contrastive(self.model):
+            self.label_names = []  # its loss needs none, also in evaluation
         # Stock heads but the causal ones take the count of labels and ignore it, so that their loss grows with the
         # number of accumulation steps (transformers issue 47688). They do not get it: `compute_loss` weighs their mean.
         self._weighs_means = not (hasattr(self.model, "count_targets") or self._loss_shifts_labels)
@@ -131,10 +130,13 @@ class PretrainingTrainer(Trainer):
         return decayed(model, super().get_decay_parameter_names(model))
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
-        if self.optimizer is None and self.args.optim in TIMM:
-            model = self.model if model is None else model
-            self.optimizer = build_optimizer(model, self.get_decay_parameter_names(model), self.args)
-        return super().create_optimizer(model)
+        if self.optimizer is not None:
+            return self.optimizer
+        with scaled_learning_rate(self.args):
+            if self.args.optim in TIMM:
+                model = self.model if model is None else model
+                self.optimizer = build_optimizer(model, self.get_decay_parameter_names(model), self.args)
+            return super().create_optimizer(model)
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):
         args = self.args
@@ -155,8 +157,8 @@ class PretrainingTrainer(Trainer):
     def _stop_after_whole_step(self) -> None:
         """Between two micro-batches or in an evaluation: forgets the step in hand, saves the one before."""
         if self._step_begun == self.state.global_step and self._at_step_begin is not None:
-            random_state, loss = self._at_step_begin
-            _set_random_state(random_state)
+            state, loss = self._at_step_begin
+            set_random_state(state)
             self._tr_loss.copy_(loss)
         final = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         if self.state.global_step and not final.exists():
@@ -209,7 +211,7 @@ class PretrainingTrainer(Trainer):
         if self._step_begun != self.state.global_step:
             self._step_begun = self.state.global_step
             if self.args.gradient_accumulation_steps > 1:  # only then can a signal come in the middle of a step
-                self._at_step_begin = _random_state(), self._tr_loss.clone()
+                self._at_step_begin = random_state(), self._tr_loss.clone()
         if "input_ids" in inputs:
             self._meter.count("tokens", inputs["input_ids"].numel())
         else:
@@ -257,12 +259,12 @@ class PretrainingTrainer(Trainer):
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         began, self._evaluating = time.perf_counter(), True
-        random_state = _random_state()  # a loader draws from it when it begins, which would move training's dropout
+        state = random_state()  # a loader draws from it when it begins, which would move training's dropout
         try:
             evaluate = self._evaluate_language if hasattr(self.model, "score") else super().evaluate
             metrics = evaluate(*args, **kwargs)
         finally:
-            _set_random_state(random_state)
+            set_random_state(state)
         self._evaluating = False
         self._meter.pause(time.perf_counter() - began)
         return metrics
@@ -404,21 +406,3 @@ class PretrainingTrainer(Trainer):
             staging.rmdir()
             (output_dir / "log_history.json").write_text(json.dumps(self.state.log_history, indent=1))
         self._barrier()
-
-
-def _random_state() -> tuple:
-    """Of every generator that a step may draw from."""
-    return (
-        random.getstate(),
-        np.random.get_state(),
-        torch.get_rng_state(),
-        torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None,
-    )
-
-
-def _set_random_state(state: tuple) -> None:
-    random.setstate(state[0])
-    np.random.set_state(state[1])
-    torch.set_rng_state(state[2])
-    if state[3] is not None:
-        torch.cuda.set_rng_state_all(state[3])
