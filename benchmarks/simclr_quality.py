@@ -49,9 +49,8 @@ def main(argv=None):
         ImageArguments, AugmentationArguments, PretrainingArguments, model=SimCLRConfig, argv=argv
     )
     set_seed(args.seed)
-    encoder = build_model(SimCLRForPreTraining, config).simclr
-    width = encoder.hidden_size
-    head, criterion = SimCLRProjectionHead(width, width, config.projection_dim), NTXentLoss(config.logit_temperature)
+    encoder, criterion = build_model(SimCLRForPreTraining, config).simclr, NTXentLoss(config.logit_temperature)
+    head = SimCLRProjectionHead(encoder.hidden_size, encoder.hidden_size, config.projection_dim)
     decay = {"params": [w for m in (encoder, head) for w in m.parameters() if w.ndim > 1]}
     plain = {"params": [w for m in (encoder, head) for w in m.parameters() if w.ndim < 2], "weight_decay": 0.0}
     optimizer = torch.optim.AdamW([decay, plain], args.learning_rate, weight_decay=args.weight_decay)
@@ -59,22 +58,22 @@ def main(argv=None):
     views = Views(load_images(images.image_path, split=images.image_split), config.image_size)
     loader = DataLoader(
         views, args.per_device_train_batch_size, shuffle=True, drop_last=True, num_workers=args.dataloader_num_workers,
-        worker_init_fn=single_threaded_worker if args.dataloader_num_workers else None,
+        worker_init_fn=single_threaded_worker,
     )  # fmt: skip
-    began, left = time.perf_counter(), tqdm(total=args.max_steps, desc="lightly")
+    began, left = time.perf_counter(), tqdm(total=args.max_steps)
     while left.n < args.max_steps:
         for batch, _ in zip(loader, range(args.max_steps - left.n), strict=False):
             z_1, z_2 = (head(encoder(view).pooler_output) for view in batch.unbind(1))
-            loss = criterion(z_1, z_2)
             optimizer.zero_grad()
+            loss = criterion(z_1, z_2)
             loss.backward()
             torch.nn.utils.clip_grad_norm_([*encoder.parameters(), *head.parameters()], args.max_grad_norm)
             optimizer.step()
             scheduler.step()
             left.update()
     encoder.save_pretrained(args.output_dir)
-    record = {"loss": loss.item(), "seconds": time.perf_counter() - began}
-    write_json(f"{args.output_dir}/training.json", [record], steps=args.max_steps, seed=args.seed)
+    rows = [{"loss": loss.item(), "seconds": time.perf_counter() - began, "steps": args.max_steps, "seed": args.seed}]
+    write_json(f"{args.output_dir}/training.json", rows)
 
 
 if __name__ == "__main__":

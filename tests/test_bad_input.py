@@ -76,8 +76,8 @@ CASES = {
     "more steps than rows of patches": (CPC, "--model.prediction_steps 6", "a grid of 8 rows, and there are 7 x 7"),
     "a patch over the image": (CPC, "--model.patch_size 20", "larger than the image, image_size 16"),
     "an unknown objective": (CPC, "--model.objective pair", "did you mean 'pairs'"),
-    "no negatives": (CPC, "--model.negatives other_images --per_device_train_batch_size 1", "at least 2"),
-    "a pair and no distractor": (CPC, "--model.objective pairs --per_device_train_batch_size 1", "at least 2"),
+    "no negatives": (CPC, "--model.negatives other_images --per_device_train_batch_size 1", "of 2 or more"),
+    "a pair and no distractor": (CPC, "--model.objective pairs --per_device_train_batch_size 1", "of 2 or more"),
     "frames for image CPC": (CPC, "--frame_path builtin:drift", "--model.objective pairs"),
     "a clip under the gap": (
         CPC, "--frame_path {in}/images --max_gap 9 --model.objective pairs", "9 frame(s), too few for a gap of 9"
