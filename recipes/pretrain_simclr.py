@@ -2,7 +2,8 @@
 
     accelerate launch recipes/pretrain_simclr.py --config recipes/simclr_tiny_cpu.yaml --image_path TRAIN.parquet
 
-Two augmented views of each image, any timm backbone, a projection head, NT-Xent over the batch of all processes. What
+Two augmented views of each image, any timm backbone, a projection head, NT-Xent over the batch of all processes; its
+kin by `model.decoupled` (DCL) and `model.supervised` (SupCon), batches larger than the memory by `large_batch`. What
 is saved loads with AutoModel (the encoder), AutoModelForPreTraining and AutoModelForImageClassification, also where
 hfssl is not installed (trust_remote_code=True). What was learned: eval/run_probe.py --model OUTPUT_DIR --dataset ...
 Expected: see the table in recipes/README.md, which names the hardware, the time and the accuracy of each YAML.
@@ -12,7 +13,7 @@ from transformers import set_seed
 
 from hfssl.config import build_model, parse_config
 from hfssl.data.augmentation import Augmentation, AugmentationArguments
-from hfssl.data.collators import TwoViewCollator
+from hfssl.data.collators import LabelledCollator, TwoViewCollator
 from hfssl.data.images import ImageArguments, load_images
 from hfssl.errors import exits_on_bad_input
 from hfssl.models import SimCLRConfig, SimCLRForPreTraining
@@ -37,13 +38,16 @@ def main(argv=None):
         skip_corrupt=images.skip_corrupt_images,
     )
     views = Augmentation(config.image_size, config.image_mean, config.image_std, **vars(augmentation))
+    collator = TwoViewCollator(views, seed=args.seed)
+    if config.supervised:
+        collator = LabelledCollator(collator, train)
 
     set_seed(args.seed)
     trainer = PretrainingTrainer(
         model=build_model(SimCLRForPreTraining, config),
         args=args,
         train_dataset=train,
-        data_collator=TwoViewCollator(views, seed=args.seed),
+        data_collator=collator,
     )
     return run(trainer)
 

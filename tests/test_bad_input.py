@@ -30,6 +30,8 @@ def _files(folder):
     elsewhere = [{"bytes": None, "path": str(folder.parent / "a.png")}]
     Image.new("RGB", (16, 16)).save(folder.parent / "a.png")
     pq.write_table(pa.table({"image": elsewhere * 9}), folder / "names.parquet")
+    pixels = [{"bytes": (folder / "images" / "1.png").read_bytes(), "path": None}] * 80
+    pq.write_table(pa.table({"image": pixels}), folder / "labels.parquet")
     (folder / "images" / "bad.png").write_bytes(b"\x89PNG no more")
     (folder / "unknown.yaml").write_text("learning_rat: 0.1\n")
     (folder / "model.yaml").write_text("model: {n_layers: 2}\n")
@@ -69,6 +71,13 @@ CASES = {
     "a missing image folder": (SIMCLR, "--image_path {in}/no", "{in}/no"),
     "a folder without images": (SIMCLR, "--image_path {in}/nothing", "{in}/nothing"),
     "a corrupt image": (SIMCLR, "--image_path {in}/images --per_device_train_batch_size 4", "bad.png"),
+    "a batch of one image": (SIMCLR, "--per_device_train_batch_size 1", "nothing to be compared with"),
+    "chunks with BatchNorm": (SIMCLR, "--large_batch chunk", "use --large_batch checkpoint"),
+    "an unknown way to a large batch": (SIMCLR, "--large_batch chunks", "did you mean 'chunk'"),
+    "an unknown scaling": (SIMCLR, "--learning_rate_scaling linea", "did you mean 'linear'"),
+    "a supervised loss without labels": (
+        SIMCLR, "--model.supervised true --label_column none --image_path {in}/labels.parquet", "needs labels"
+    ),
     "a batch over the data": (SIMCLR, "--per_device_train_batch_size 5000", "5,000"),
     "an unknown builtin": (GPT, "--text_path builtin:prosa", "builtin:prose"),
     "a Hub id while offline": (GPT, "--text_path somebody/some-text", "somebody/some-text"),

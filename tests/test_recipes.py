@@ -8,8 +8,9 @@ import sys
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForPreTraining, AutoTokenizer, set_seed
 
+from hfssl.config import build_model
 from hfssl.data.images import load_images
 from hfssl.evaluation.features import extract_features, load_encoder
 from hfssl.programs import program, recipe_configs, recipes
@@ -23,19 +24,21 @@ class Parsed(Exception):
 
 
 @pytest.mark.parametrize("path", recipe_configs(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_yaml_parses_with_its_recipe(path, monkeypatch, tmp_path):
+def test_a_yaml_parses_with_its_recipe_and_builds_its_model(path, monkeypatch, tmp_path):
     name = max((name for name in [*recipes(), "llama"] if name in path.name), key=len)
     module = runpy.run_path(str(recipes()["gpt" if name == "llama" else name]))
-    parse = module["parse_config"]
+    parse, configs = module["parse_config"], []
 
     def stop(*args, **kwargs):
-        parse(*args, **kwargs)
+        configs.append(parse(*args, **kwargs)[0])
         raise Parsed
 
     main = module["main"].__wrapped__
     main.__globals__["parse_config"] = stop
     with pytest.raises(Parsed):
         main(["--config", str(path), "--output_dir", str(tmp_path)])
+    make = next(part for key, part in module.items() if key.endswith("ForPreTraining") or key == "language_model")
+    assert build_model(make, configs[0]).num_parameters() > 1000
 
 
 @pytest.mark.parametrize("path", ACCELERATE, ids=lambda path: path.name)
@@ -126,6 +129,25 @@ def test_smoke_cpc(tmp_path, name):
     assert features.shape == (8, 128) and features.std(0).max() > 0
     card = (tmp_path / "out" / "README.md").read_text()
     assert "1807.03748" in card and ("min_gap: 1" in card) == (name == "cpc_frames")
+
+
+@pytest.mark.parametrize(
+    ("config", "flags"), [("smoke/simclr", ["--model.supervised", "true"]), ("simclr_vit_cpu", [])]
+)
+def test_other_simclr_runs(tmp_path, config, flags):
+    """The supervised loss with its labels, and a ViT whose patch embedding stays as it was drawn."""
+    main = runpy.run_path(str(recipes()["simclr"]))["main"].__wrapped__
+    small = ["--image_path", "builtin:digits", "--max_steps", "2", "--per_device_train_batch_size", "8", "--use_cpu"]
+    main(["--config", f"recipes/{config}.yaml", *small, *flags, "--output_dir", str(tmp_path)])
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["finished"] and record["collator"].get("labels", False) == bool(flags)
+    trained = AutoModelForPreTraining.from_pretrained(tmp_path)
+    if "vit" in config:
+        set_seed(42)
+        fresh = type(trained)(trained.config)
+        before, after = (model.simclr.timm_model.state_dict() for model in (fresh, trained))
+        same = {name for name in before if before[name].equal(after[name])}
+        assert same == {"patch_embed.proj.weight", "patch_embed.proj.bias"}
 
 
 @pytest.mark.distributed

@@ -14,7 +14,9 @@ import numpy as np
 import torch
 
 from hfssl.data.augmentation import IMAGENET_MEAN, IMAGENET_STD, Augmentation, eval_view
+from hfssl.data.images import ImageDataset
 from hfssl.data.masking import uniform
+from hfssl.errors import InputError
 
 _STREAM = 1000  # the draws of view v come from stream _STREAM + v: apart from those of masking
 
@@ -48,6 +50,33 @@ class TwoViewCollator:
             draws = uniform(self.seed, epochs, indices, self.augmentation.draws, _STREAM + view)
             views.append(self.augmentation(images, draws=torch.from_numpy(draws)))
         return {"pixel_values": torch.stack(views, 1)}
+
+
+class LabelledCollator:
+    """What another collator makes of items that have a "label", and {"labels": (B,)}: for a supervised loss.
+
+    Args:
+        collator: the other, with an `identity`.
+        dataset: whose items they will be; asked for its `labels`.
+
+    Raises:
+        InputError: the data has no labels.
+    """
+
+    def __init__(self, collator: TwoViewCollator, dataset: ImageDataset):
+        if dataset.labels is None:
+            raise InputError(
+                f"a supervised loss needs labels, and {dataset.source} has none; --label_column names them"
+            )
+        self.collator = collator
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The other's, and that there are labels."""
+        return self.collator.identity | {"labels": True}
+
+    def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        return self.collator(items) | {"labels": torch.tensor([int(item["label"]) for item in items])}
 
 
 class EvalCollator:

@@ -3,7 +3,7 @@ import inspect
 import pytest
 import torch
 
-from hfssl.models import SimCLRConfig, SimCLRForImageClassification, SimCLRForPreTraining, nt_xent
+from hfssl.models import SimCLRConfig, SimCLRForImageClassification, SimCLRForPreTraining, SimCLRModel, nt_xent
 
 SMALL = {
     "backbone": "resnet10t",
@@ -15,10 +15,17 @@ SMALL = {
 }
 
 
+WITHOUT_BATCHNORM = SMALL["backbone_kwargs"] | {"norm_layer": "groupnorm1"}
+
+
+def small(**changes):
+    torch.manual_seed(0)
+    return SimCLRForPreTraining(SimCLRConfig(**SMALL | changes))
+
+
 @pytest.fixture
 def model():
-    torch.manual_seed(0)
-    return SimCLRForPreTraining(SimCLRConfig(**SMALL))
+    return small()
 
 
 def test_the_loss_is_nt_xent_of_the_projections(model):
@@ -59,17 +66,111 @@ def test_both_views_go_through_batchnorm_together(model):
     torch.testing.assert_close(together, apart)
 
 
+def kinds(head):
+    return [type(layer).__name__ for layer in head]
+
+
 def test_the_head_is_the_paper_s(model):
-    kinds = [type(layer).__name__ for layer in model.projection_head]
-    assert kinds == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
+    assert kinds(model.projection_head) == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
     assert model.projection_head[0].out_features == model.simclr.hidden_size
-    wide = SimCLRForPreTraining(SimCLRConfig(**SMALL, projection_hidden_dim=40))
-    assert wide.projection_head[0].out_features == 40
+    assert small(projection_hidden_dim=40).projection_head[0].out_features == 40
+
+
+def test_other_heads():
+    hidden = ["Linear", "BatchNorm1d", "ReLU"]
+    assert kinds(small(projection_layers=3).projection_head) == [*hidden, *hidden, "Linear"]  # SimCLR v2's
+    assert kinds(small(projection_norm="layernorm").projection_head) == ["Linear", "LayerNorm", "ReLU", "Linear"]
+    assert kinds(small(projection_norm="none").projection_head) == ["Linear", "ReLU", "Linear"]
+    assert kinds(small(projection_layers=1).projection_head) == ["Linear"]
+    none = small(projection_layers=0)
+    output = none(torch.randn(3, 2, 3, 16, 16))
+    assert torch.equal(output.projections, output.embeddings)
+    authors = small(projection_last_norm=True).projection_head
+    assert kinds(authors) == [*hidden, "Linear", "BatchNorm1d"]
+    assert authors[3].bias is None and authors[4].bias is None and authors[4].weight is not None
+    assert small(projection_norm="none").projection_head[0].bias is not None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"projection_layers": 3, "projection_last_norm": True, "decoupled": True},
+        {"projection_norm": "layernorm", "projection_last_norm": True, "backbone_kwargs": WITHOUT_BATCHNORM},
+        {"projection_layers": 0},
+    ],
+)
+def test_every_head_is_saved_and_loaded(tmp_path, changes):
+    model = small(**changes)
+    views = torch.randn(5, 2, 3, 16, 16)
+    model(views)
+    model.save_pretrained(tmp_path)
+    loaded, report = SimCLRForPreTraining.from_pretrained(tmp_path, output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    with torch.no_grad():
+        assert torch.equal(loaded.eval()(views).loss, model.eval()(views).loss)
+
+
+def test_a_model_without_batch_statistics():
+    model = small(projection_norm="layernorm", backbone_kwargs=WITHOUT_BATCHNORM)
+    assert not [module for module in model.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
+    views = torch.randn(4, 2, 3, 16, 16)
+    apart = torch.cat([model(part).projections for part in views.split(1)])
+    torch.testing.assert_close(model(views).projections, apart)
+
+
+def test_the_stem_for_small_images_keeps_the_resolution():
+    encoder = SimCLRModel(SimCLRConfig(backbone="resnet18", stem="cifar", image_size=32)).timm_model
+    assert encoder.conv1.kernel_size == (3, 3) and encoder.conv1.stride == (1, 1)
+    assert not [module for module in encoder.modules() if isinstance(module, torch.nn.MaxPool2d)]
+    assert encoder(torch.randn(1, 3, 32, 32)).shape == (1, 512)
+    assert encoder.forward_features(torch.randn(1, 3, 32, 32)).shape == (1, 512, 4, 4)
+
+
+def test_the_loss_s_kin():
+    views, labels = torch.randn(6, 2, 3, 16, 16), torch.tensor([0, 1, 0, 2, 1, 0])
+    output = small(decoupled=True)(views)
+    z_1, z_2 = output.projections.unbind(1)
+    assert torch.equal(output.loss, nt_xent(z_1, z_2, 0.5, decoupled=True))
+    output = small(supervised=True)(views, labels=labels)
+    assert torch.equal(output.loss, nt_xent(z_1, z_2, 0.5, labels=labels))
+    assert small(supervised=True)(views, return_loss=False).loss is None
+    with pytest.raises(ValueError, match="supervised: True, so labels are needed"):
+        small(supervised=True)(views)
+    with pytest.raises(ValueError, match="supervised: False, so labels are not used"):
+        small()(views, labels=labels)
+
+
+VIT = {
+    "backbone": "vit_tiny_patch16_224",
+    "backbone_kwargs": {"patch_size": 4, "depth": 2, "embed_dim": 48, "num_heads": 3},
+    "stem": "imagenet",
+    "freeze_patch_embed": True,
+}
+
+
+def test_a_frozen_patch_embedding_gets_no_gradient_and_stays(tmp_path):
+    model = small(**VIT)
+    model.save_pretrained(tmp_path)
+    for again in (model, SimCLRForPreTraining.from_pretrained(tmp_path)):
+        frozen = {
+            name: weight.detach().clone() for name, weight in again.named_parameters() if not weight.requires_grad
+        }
+        assert frozen.keys() == {f"simclr.timm_model.patch_embed.proj.{name}" for name in ("weight", "bias")}
+        optimizer = torch.optim.AdamW(again.parameters(), 1e-2, weight_decay=0.5)
+        before = again.simclr.timm_model.blocks[0].attn.qkv.weight.detach().clone()
+        for _ in range(3):
+            again(torch.randn(4, 2, 3, 16, 16)).loss.backward()
+            assert all(again.get_parameter(name).grad is None for name in frozen)
+            optimizer.step()
+        assert all(torch.equal(again.get_parameter(name), value) for name, value in frozen.items())
+        assert not torch.equal(again.simclr.timm_model.blocks[0].attn.qkv.weight, before)
+    classifier = SimCLRForImageClassification.from_pretrained(tmp_path)
+    assert all(weight.requires_grad for weight in classifier.parameters()), "fine-tuning trains all"
 
 
 def test_the_trainer_can_tell_that_there_is_a_loss():
+    """With labels in the signature, `PretrainingTrainer` says that evaluation needs none; see its tests."""
     assert inspect.signature(SimCLRForPreTraining.forward).parameters["return_loss"].default is True
-    assert not [name for name in inspect.signature(SimCLRForPreTraining.forward).parameters if "label" in name]
 
 
 def test_the_classifier_learns_labels():
@@ -95,3 +196,11 @@ def test_three_views_and_bad_settings_are_refused(model):
         SimCLRConfig(logit_temperature=0)
     with pytest.raises(ValueError, match="projection_dim must be a positive integer"):
         SimCLRConfig(projection_dim=0)
+    with pytest.raises(ValueError, match="projection_layers must be 0 or more, not -1"):
+        SimCLRConfig(projection_layers=-1)
+    with pytest.raises(ValueError, match="unknown projection_norm 'batch'; one of batchnorm, layernorm, none"):
+        SimCLRConfig(projection_norm="batch")
+    with pytest.raises(ValueError, match="take one of the two"):
+        SimCLRConfig(decoupled=True, supervised=True)
+    with pytest.raises(ValueError, match="freeze_patch_embed: 'resnet10t' has no patch embedding"):
+        small(freeze_patch_embed=True)
