@@ -43,11 +43,12 @@ class TwoViewCollator:
         images = stack_images([item["image"] for item in items])
         indices = np.array([item["index"] for item in items])
         epochs = np.array([item.get("epoch", 0) for item in items])
-        views = []
+        size = self.augmentation.image_size
+        pixels = torch.empty(len(images), self.views, 3, size, size)
         for view in range(self.views):
             draws = uniform(self.seed, epochs, indices, self.augmentation.draws, _STREAM + view)
-            views.append(self.augmentation(images, draws=torch.from_numpy(draws)))
-        return {"pixel_values": torch.stack(views, 1)}
+            self.augmentation(images, draws=torch.from_numpy(draws), out=pixels[:, view])
+        return {"pixel_values": pixels}
 
 
 class EvalCollator:
