@@ -14,7 +14,7 @@ from transformers import set_seed
 from hfssl.config import build_model, parse_config
 from hfssl.data.augmentation import Augmentation, AugmentationArguments
 from hfssl.data.collators import LabelledCollator, TwoViewCollator
-from hfssl.data.images import ImageArguments, load_images
+from hfssl.data.images import ImageArguments, ResidentArguments, ResidentImages, load_images
 from hfssl.errors import exits_on_bad_input
 from hfssl.models import SimCLRConfig, SimCLRForPreTraining
 from hfssl.training import PretrainingArguments, PretrainingTrainer, run
@@ -22,8 +22,9 @@ from hfssl.training import PretrainingArguments, PretrainingTrainer, run
 
 @exits_on_bad_input
 def main(argv=None):
-    config, images, augmentation, args = parse_config(
+    config, images, place, augmentation, args = parse_config(
         ImageArguments,
+        ResidentArguments,
         AugmentationArguments,
         PretrainingArguments,
         model=SimCLRConfig,
@@ -38,7 +39,9 @@ def main(argv=None):
         skip_corrupt=images.skip_corrupt_images,
     )
     views = Augmentation(config.image_size, config.image_mean, config.image_std, **vars(augmentation))
-    collator = TwoViewCollator(views, seed=args.seed)
+    if place.resident:
+        train, args.dataloader_num_workers = ResidentImages(train, args.device), 0
+    collator = TwoViewCollator(views, seed=args.seed, resident=getattr(train, "pixels", None))
     if config.supervised:
         collator = LabelledCollator(collator, train)
 

@@ -3,6 +3,9 @@
 Each operation takes uniform draws in [0, 1), a fixed number for each image, and turns them into parameters. So the
 draws may come from a seeded `torch.Generator` or be a hash of (seed, epoch, sample), and a batch needs no loop over
 its images. Unlike torchvision on PIL images nothing is rounded to 8 bits between operations.
+
+The images may lie on any device and are augmented there. The draws lie on the CPU: which images get which operation is
+known without waiting for the device.
 """
 
 from __future__ import annotations
@@ -10,15 +13,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 
-from hfssl.data import image_ops
+from hfssl.data import image_ops, resampling
 from hfssl.errors import InputError, nearest
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+BRIGHTNESS = ("multiply", "add")
 _ATTEMPTS = 10  # of torchvision's RandomResizedCrop, before it takes the central crop
 _ORDERS = torch.tensor(list(itertools.permutations(range(4))))  # (24, 4)
+_AT_ONCE = {"cpu": 100_000, "cuda": 2**25}  # pixels of results: what a core's cache holds, what a GPU can spare
 
 
 @dataclass
@@ -28,15 +34,29 @@ class AugmentationArguments:
     augmentations: list[str] = field(
         default_factory=lambda: ["crop", "flip", "color_jitter", "grayscale"],
         metadata={
-            "help": "What is done, in this order: crop (first if at all), flip, color_jitter, grayscale, blur, "
-            "rotation, translation, cutout, edges. The paper's for ImageNet: crop flip color_jitter grayscale blur."
+            "help": "What is done, in this order: crop, flip, color_jitter, grayscale, blur, solarize, noise, "
+            "rotation, quarter_turns, translation, cutout, edges. The paper's for ImageNet: crop flip color_jitter "
+            "grayscale blur. Without a crop in front the whole image is resized and its central square taken."
         },
     )
+    min_crop: float = field(default=0.08, metadata={"help": "Smallest area of a crop, as a share of the image."})
+    max_crop: float = field(default=1.0, metadata={"help": "Largest area of a crop, as a share of the image."})
+    flip_probability: float = field(default=0.5, metadata={"help": "Share of views that are flipped left to right."})
     color_strength: float = field(default=0.5, metadata={"help": "s of the colour jitter (CIFAR 0.5, ImageNet 1)."})
     color_probability: float = field(default=0.8, metadata={"help": "Share of views with jittered colours."})
+    brightness: str = field(
+        default="multiply",
+        metadata={
+            "help": "How the jitter changes brightness: multiply by 1 - 0.8 s to 1 + 0.8 s (torchvision, and the "
+            "authors' code since SimCLR v2), or add -0.8 s to 0.8 s (their SimCLR v1).",
+            "choices": BRIGHTNESS,
+        },
+    )
     grayscale_probability: float = field(default=0.2, metadata={"help": "Share of views without colour."})
     blur_probability: float = field(default=0.5, metadata={"help": "Share of views that are blurred."})
-    min_crop: float = field(default=0.08, metadata={"help": "Smallest area of a crop, as a share of the image."})
+    solarize_probability: float = field(default=0.2, metadata={"help": "Share of views that are solarized (BYOL)."})
+    solarize_threshold: float = field(default=0.5, metadata={"help": "Value from which solarizing inverts."})
+    noise_deviation: float = field(default=0.1, metadata={"help": "Largest standard deviation of Gaussian noise."})
     rotation_degrees: float = field(default=25.0, metadata={"help": "Rotation is uniform from - to + this."})
     translation_fraction: float = field(default=0.125, metadata={"help": "Largest move, as a share of the side."})
     cutout_fraction: float = field(default=0.5, metadata={"help": "Side of the masked square, as a share of the side."})
@@ -46,24 +66,32 @@ class AugmentationArguments:
         for name in self.augmentations:
             if name not in OPERATIONS:
                 raise InputError(f"unknown augmentation {name!r}{nearest(name, OPERATIONS)} ({', '.join(OPERATIONS)})")
-        if "crop" in self.augmentations[1:]:
-            raise InputError("'crop' must be the first of the augmentations: it brings the images to one size")
-        for name in ("color_probability", "grayscale_probability", "blur_probability", "edges_probability"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} must lie in [0, 1], not {getattr(self, name)}")
-        if not 0 < self.min_crop <= 1:
-            raise InputError(f"min_crop must lie in (0, 1], not {self.min_crop}")
+        for name, value in vars(self).items():
+            shares = ("probability", "threshold", "fraction", "deviation")
+            if name.endswith(shares) and not 0 <= value <= 1:
+                raise InputError(f"{name} must lie in [0, 1], not {value}")
+        if not 0 < self.min_crop <= self.max_crop <= 1:
+            raise InputError(
+                f"min_crop and max_crop must lie in (0, 1], the first not above the second: not {self.min_crop} and "
+                f"{self.max_crop}"
+            )
         if not 0 <= self.color_strength <= 2.5:
             raise InputError(f"color_strength must lie in [0, 2.5], not {self.color_strength}")  # hue 0.2 s <= 0.5
+        if self.brightness not in BRIGHTNESS:
+            raise InputError(f"brightness must be one of {', '.join(BRIGHTNESS)}, not {self.brightness!r}")
 
 
 class Augmentation:
     """Makes one view of each image of a batch.
 
     Args:
-        image_size: side S of a view in pixels.
+        image_size: side S of a view in pixels. Smaller images and crops are enlarged, as torchvision does.
         mean, std: of the final normalisation, one a channel.
-        settings: fields of `AugmentationArguments`.
+        settings: fields of `AugmentationArguments`. An operation may come twice.
+
+    Attributes:
+        draws: how many draws an image takes. Of two augmentations that begin with the same operations the first draws
+            mean the same.
 
     Example:
         >>> augmentation = Augmentation(32, augmentations=["crop", "flip"])
@@ -82,40 +110,61 @@ class Augmentation:
     ):
         self.image_size, self.mean, self.std = image_size, tuple(mean), tuple(std)
         self.settings = AugmentationArguments(**settings)
-        self._operations = [OPERATIONS[name] for name in self.settings.augmentations if name != "crop"]
-        self._crops = "crop" in self.settings.augmentations
-        self.draws = (CROP_DRAWS if self._crops else 0) + sum(draws for draws, _ in self._operations)
+        names = self.settings.augmentations
+        # A crop in front is taken from the images as they are, and a flip behind it is the same product of matrices.
+        self._crops = names[:1] == ["crop"]
+        self._flips = names[:2] == ["crop", "flip"]
+        self._operations = [OPERATIONS[name] for name in names[self._crops + self._flips :]]
+        self.draws = sum(OPERATIONS[name].draws for name in names)
 
     def __call__(
         self,
         images: torch.Tensor | Sequence[torch.Tensor],
         generator: torch.Generator | None = None,
         draws: torch.Tensor | None = None,
+        out: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """
         Args:
             images: uint8 (B, 3, H, W), or B tensors uint8 (3, H, W) of various sizes, on any device.
             generator: source of the draws, on its own device.
             draws: instead of a generator, (B, self.draws) uniform in [0, 1), float64.
+            out: where the views are to be written.
 
         Returns:
-            float32 (B, 3, S, S), normalised.
+            float32 (B, 3, S, S), normalised, on the images' device.
         """
+        count, device, size = len(images), images[0].device, self.image_size
         if draws is None:
-            device = generator.device if generator is not None else "cpu"
-            draws = torch.rand(len(images), self.draws, generator=generator, dtype=torch.float64, device=device)
-        draws = draws.to(images[0].device)
+            source = generator.device if generator is not None else "cpu"
+            draws = torch.rand(count, self.draws, generator=generator, dtype=torch.float64, device=source)
+        if out is None:
+            out = torch.empty(count, 3, size, size, device=device)
+        draws, used, boxes, mirrored = draws.cpu(), 0, None, None
         if self._crops:
-            heights, widths = image_sizes(images).to(draws.device).unbind(1)
-            boxes = random_boxes(draws[:, :CROP_DRAWS], heights, widths, self.settings.min_crop)
-            views = image_ops.crop_and_resize(images, boxes, self.image_size)
-        else:
-            views = fit(images, self.image_size)
-        used = CROP_DRAWS if self._crops else 0
-        for count, operation in self._operations:
-            views = operation(views, draws[:, used : used + count], self)
-            used += count
-        return image_ops.normalize(views, self.mean, self.std)
+            boxes, used = random_boxes(draws[:, :CROP_DRAWS], *image_sizes(images).unbind(1), *self._areas), CROP_DRAWS
+        if self._flips:
+            mirrored, used = draws[:, used] < self.settings.flip_probability, used + 1
+        steps = []
+        for operation in self._operations:
+            steps.append((operation.apply, operation.parameters(draws[:, used : used + operation.draws], self)))
+            used += operation.draws
+        at_once = max(1, _AT_ONCE.get(device.type, count * size**2) // size**2)
+        for first in range(0, count, at_once):
+            part = slice(first, first + at_once)
+            if self._crops:
+                flip = None if mirrored is None else mirrored[part]
+                views = resampling.crop_and_resize(images[part], boxes[part], size, flip)
+            else:
+                views = fit(images[part], size)
+            for apply, parameters in steps:
+                views = apply(views, *(parameter[part] for parameter in parameters))
+            image_ops.normalize(views, self.mean, self.std, out=out[part])
+        return out
+
+    @property
+    def _areas(self) -> tuple[float, float]:
+        return self.settings.min_crop, self.settings.max_crop
 
 
 def image_sizes(images: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
@@ -134,7 +183,7 @@ def fit(images: torch.Tensor | Sequence[torch.Tensor], size: int, crop_ratio: fl
     scale = short / min(height, width)
     height, width = (short, int(scale * width)) if height <= width else (int(scale * height), short)
     top, left = round((height - size) / 2), round((width - size) / 2)
-    return image_ops.resize(images, (height, width))[..., top : top + size, left : left + size]
+    return resampling.resize(images, (height, width))[..., top : top + size, left : left + size]
 
 
 def eval_view(
@@ -164,6 +213,7 @@ def random_boxes(
     heights: torch.Tensor,
     widths: torch.Tensor,
     min_area: float = 0.08,
+    max_area: float = 1.0,
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> torch.Tensor:
     """torchvision's RandomResizedCrop.get_params for a batch: the first of ten tries that fits, else the centre.
@@ -176,7 +226,7 @@ def random_boxes(
         (B, 4) int64: top, left, height, width.
     """
     height, width = heights.double()[:, None], widths.double()[:, None]
-    area = height * width * (min_area + (1 - min_area) * draws[:, :_ATTEMPTS])
+    area = height * width * (min_area + (max_area - min_area) * draws[:, :_ATTEMPTS])
     low, high = torch.tensor(ratio, dtype=torch.float64).log().tolist()
     aspect = torch.exp(low + (high - low) * draws[:, _ATTEMPTS : 2 * _ATTEMPTS])
     box_width, box_height = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()  # (B, 10)
@@ -191,109 +241,139 @@ def random_boxes(
     return torch.cat([top, left, box_height, box_width], 1).long()
 
 
-def _where(images: torch.Tensor, chosen: torch.Tensor, operation: Callable, *parameters: torch.Tensor) -> torch.Tensor:
-    """Applies an operation to the chosen images only. `images` is ours to write to."""
+class Operation(NamedTuple):
+    """An augmentation by name: how many draws an image takes, what parameters they become, and what is done with them.
+
+    draws: a number.
+    parameters: draws (B, draws) on the CPU and the `Augmentation` -> tensors (B, ...) on the CPU.
+    apply: float views (B, 3, S, S) in [0, 1], ours to write to, and the parameters -> views.
+    """
+
+    draws: int
+    parameters: Callable[[torch.Tensor, Augmentation], tuple]
+    apply: Callable[..., torch.Tensor]
+
+
+def _where(
+    views: torch.Tensor,
+    chosen: torch.Tensor,
+    operation: Callable[..., torch.Tensor],
+    *parameters: torch.Tensor,
+    order: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Applies an operation, which also takes the parameters, where bool `chosen` (B,) says so, if need be in order."""
+    if len(views) == 1:
+        return operation(views, *parameters) if chosen else views
     index = chosen.nonzero().flatten()
-    if len(index):
-        images[index] = operation(images[index], *(parameter[index] for parameter in parameters))
-    return images
+    if not len(index):
+        return views
+    if order is not None:
+        index = index[order[index].argsort(stable=True)]
+    there = index.to(views.device, non_blocking=True)
+    some = operation(views.index_select(0, there), *(parameter[index] for parameter in parameters))
+    return views.index_copy_(0, there, some)
 
 
-def _spread(draws: torch.Tensor, limit: float, centre: float = 0.0) -> torch.Tensor:
-    """Draws in [0, 1) become uniform in [centre - limit, centre + limit)."""
-    return centre + limit * (2 * draws - 1)
+def _share(draws: torch.Tensor, probability: float) -> torch.Tensor:
+    return draws[:, 0] < probability
 
 
-def _flip(images: torch.Tensor, draws: torch.Tensor, _: Augmentation) -> torch.Tensor:
-    return torch.where(draws[:, 0, None, None, None] < 0.5, images.flip(-1), images)
+def _spread(draws: torch.Tensor, limit: float) -> torch.Tensor:
+    """Draws in [0, 1) become uniform in [-limit, limit)."""
+    return limit * (2 * draws - 1)
 
 
-def _color_jitter(images: torch.Tensor, draws: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:
+def _crop_parameters(draws, augmentation):
+    side = torch.full((len(draws),), augmentation.image_size)
+    return (random_boxes(draws, side, side, *augmentation._areas),)
+
+
+def _crop_again(views, boxes):
+    return resampling.crop_and_resize(views, boxes, views.shape[-1])
+
+
+def _flip(views, chosen):
+    return _where(views, chosen, lambda some: some.flip(-1))
+
+
+def _jitter_parameters(draws, augmentation):
     """Brightness, contrast and saturation by 0.8 s, hue by 0.2 s, in an order drawn for each image."""
     settings = augmentation.settings
-    return _where(
-        images,
-        draws[:, 0] < settings.color_probability,
-        lambda chosen, d: jitter(chosen, *_jitter_parameters(d, settings.color_strength)),
-        draws[:, 1:],
-    )
-
-
-def _jitter_parameters(draws: torch.Tensor, strength: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """(B, 5) draws -> factors (B, 4) of brightness, contrast, saturation and hue, and their orders (B, 4)."""
+    strength, additive = settings.color_strength, settings.brightness == "add"
     low, high = max(0.0, 1 - 0.8 * strength), 1 + 0.8 * strength
-    factors = torch.cat([low + (high - low) * draws[:, 1:4], _spread(draws[:, 4:], 0.2 * strength)], 1)
-    return factors, _ORDERS.to(draws.device)[(draws[:, 0] * len(_ORDERS)).long()]
+    factors = torch.cat([low + (high - low) * draws[:, 2:5], _spread(draws[:, 5:], 0.2 * strength)], 1).float()
+    if additive:
+        factors[:, 0] = _spread(draws[:, 2], 0.8 * strength)
+    orders = _ORDERS[(draws[:, 1] * len(_ORDERS)).long()]
+    return _share(draws, settings.color_probability), *image_ops.color_jitter(factors, orders, additive)
 
 
-_ADJUSTMENTS = (
-    image_ops.adjust_brightness,
-    image_ops.adjust_contrast,
-    image_ops.adjust_saturation,
-    image_ops.adjust_hue,
-)
-
-
-def jitter(images: torch.Tensor, factors: torch.Tensor, orders: torch.Tensor) -> torch.Tensor:
-    """torchvision's ColorJitter with given parameters.
-
-    Args:
-        images: float (B, 3, H, W), written to.
-        factors: (B, 4) of brightness, contrast, saturation (1 is none) and hue (0 is none).
-        orders: (B, 4): which of the four comes first, second, third, last.
-    """
-    for place in range(4):
-        for kind, adjust in enumerate(_ADJUSTMENTS):
-            images = _where(images, orders[:, place] == kind, adjust, factors[:, kind])
-    return images
-
-
-def _grayscale(images: torch.Tensor, draws: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:
-    return _where(images, draws[:, 0] < augmentation.settings.grayscale_probability, image_ops.rgb_to_grayscale)
-
-
-def _blur(images: torch.Tensor, draws: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:
-    """Sigma uniform in [0.1, 2], the kernel a tenth of the side (appendix A)."""
-    kernel_size = max(3, augmentation.image_size // 10 // 2 * 2 + 1)  # odd, at least 3
+def _jitter(views, chosen, *colors):
+    order = image_ops.ColorJitter(*colors).places
     return _where(
-        images,
-        draws[:, 0] < augmentation.settings.blur_probability,
-        lambda chosen, sigma: image_ops.gaussian_blur(chosen, sigma, kernel_size),
-        0.1 + 1.9 * draws[:, 1],
+        views, chosen, lambda some, *c: image_ops.jitter(some, image_ops.ColorJitter(*c)), *colors, order=order
     )
 
 
-def _rotation(images: torch.Tensor, draws: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:
-    return image_ops.rotate(images, _spread(draws[:, 0], augmentation.settings.rotation_degrees))
+def _grayscale(views, chosen):
+    return _where(views, chosen, lambda some: image_ops.rgb_to_grayscale(some, 3))
 
 
-def _translation(images: torch.Tensor, draws: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:
+def _blur_parameters(draws, augmentation):
+    """Sigma uniform in [0.1, 2], the kernel a tenth of the side (appendix A), odd and at least 3."""
+    taps = resampling.blur_taps(0.1 + 1.9 * draws[:, 1], max(3, augmentation.image_size // 10 // 2 * 2 + 1))
+    return _share(draws, augmentation.settings.blur_probability), taps
+
+
+def _blur(views, chosen, taps):
+    return _where(views, chosen, resampling.blur, taps)
+
+
+def _solarize_parameters(draws, augmentation):
+    threshold = torch.full((len(draws),), augmentation.settings.solarize_threshold)
+    return _share(draws, augmentation.settings.solarize_probability), threshold
+
+
+def _solarize(views, chosen, threshold):
+    return _where(views, chosen, lambda some: image_ops.solarize(some, float(threshold[0])))
+
+
+def _noise_parameters(draws, augmentation):
+    return (draws[:, 0] * 2**53).long(), augmentation.settings.noise_deviation * draws[:, 1]
+
+
+def _translation_parameters(draws, augmentation):
     limit = augmentation.settings.translation_fraction * augmentation.image_size
-    return image_ops.translate(images, _spread(draws[:, 0], limit), _spread(draws[:, 1], limit))
+    return _spread(draws[:, 0], limit), _spread(draws[:, 1], limit)
 
 
-def _cutout(images: torch.Tensor, draws: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:
+def _cutout_parameters(draws, augmentation):
     """A square about any point of the image (DeVries and Taylor 2017), in the mean colour: 0 after normalising."""
     side = round(augmentation.settings.cutout_fraction * augmentation.image_size)
     corner = (draws * augmentation.image_size).floor().long() - side // 2  # (B, 2)
     boxes = torch.cat([corner, torch.full_like(corner, side)], 1)
-    return image_ops.cutout(images, boxes, torch.tensor(augmentation.mean))
+    return boxes, torch.tensor(augmentation.mean).expand(len(draws), 3)
 
 
-def _edges(images: torch.Tensor, draws: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:
-    return _where(images, draws[:, 0] < augmentation.settings.edges_probability, image_ops.sobel)
+def _cutout(views, boxes, fill):
+    return image_ops.cutout(views, boxes, fill[0])
 
 
-# Name -> (draws for an image, operation on float images in [0, 1]). `crop` comes first, where images still differ in
-# size.
-OPERATIONS: dict[str, tuple[int, Callable | None]] = {
-    "crop": (CROP_DRAWS, None),
-    "flip": (1, _flip),
-    "color_jitter": (6, _color_jitter),
-    "grayscale": (1, _grayscale),
-    "blur": (2, _blur),
-    "rotation": (1, _rotation),
-    "translation": (2, _translation),
-    "cutout": (2, _cutout),
-    "edges": (1, _edges),
+def _edges(views, chosen):
+    return _where(views, chosen, image_ops.sobel)
+
+
+OPERATIONS: dict[str, Operation] = {
+    "crop": Operation(CROP_DRAWS, _crop_parameters, _crop_again),  # the first one is taken from the images themselves
+    "flip": Operation(1, lambda draws, a: (_share(draws, a.settings.flip_probability),), _flip),
+    "color_jitter": Operation(6, _jitter_parameters, _jitter),
+    "grayscale": Operation(1, lambda draws, a: (_share(draws, a.settings.grayscale_probability),), _grayscale),
+    "blur": Operation(2, _blur_parameters, _blur),
+    "solarize": Operation(1, _solarize_parameters, _solarize),
+    "noise": Operation(2, _noise_parameters, image_ops.noise),
+    "rotation": Operation(1, lambda draws, a: (_spread(draws[:, 0], a.settings.rotation_degrees),), image_ops.rotate),
+    "quarter_turns": Operation(1, lambda draws, a: ((draws[:, 0] * 4).long(),), image_ops.quarter_turns),
+    "translation": Operation(2, _translation_parameters, image_ops.translate),
+    "cutout": Operation(2, _cutout_parameters, _cutout),
+    "edges": Operation(1, lambda draws, a: (_share(draws, a.settings.edges_probability),), _edges),
 }

@@ -2,69 +2,32 @@
 
 Images are float, (B, 3, H, W), in [0, 1]; parameters are tensors (B,). Each operation gives what torchvision's
 functional of the same name gives for one float image with the same parameter (tests/data/test_augmentation.py states
-the tolerances).
+the tolerances). Resizing and blur are in `hfssl.data.resampling`.
 """
 
 from __future__ import annotations
 
+import bisect
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 
-_SMALL = 64  # up to this side a crop is two small matrix products; beyond it, one interpolation an image
+LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, as torchvision rounds it
+_BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
+_TINY = 1e-30  # in place of a chroma of zero
 
 
-def crop_and_resize(images: torch.Tensor | list[torch.Tensor], boxes: torch.Tensor, size: int) -> torch.Tensor:
-    """Cuts a box out of each image and resizes it to a square, bilinearly with antialiasing (torchvision's
-    resized_crop).
-
-    Args:
-        images: uint8 (B, 3, H, W), or B tensors uint8 (3, H, W) of any sizes.
-        boxes: (B, 4) integers: top, left, height, width.
-        size: side of the result in pixels.
-
-    Returns:
-        float32 (B, 3, size, size) in [0, 1].
-    """
-    if isinstance(images, torch.Tensor) and max(images.shape[-2:]) <= _SMALL:
-        boxes = boxes.to(images.device)
-        rows = _resize_matrix(boxes[:, 0], boxes[:, 2], images.shape[-2], size)  # (B, S, H)
-        columns = _resize_matrix(boxes[:, 1], boxes[:, 3], images.shape[-1], size)  # (B, S, W)
-        pixels = images.float().div_(255)
-        return rows[:, None] @ pixels @ columns.mT[:, None]  # (B, 3, S, S)
-    return torch.stack(
-        [
-            resize(image[:, top : top + height, left : left + width], (size, size))
-            for image, (top, left, height, width) in zip(images, boxes.tolist(), strict=True)
-        ]
-    )
-
-
-def _resize_matrix(start: torch.Tensor, length: torch.Tensor, extent: int, size: int) -> torch.Tensor:
-    """(B, size, extent): the weights by which the pixels of a row make the resized crop [start, start + length)."""
-    start, length = start.double()[:, None, None], length.double()[:, None, None]
-    scale = length / size
-    support = scale.clamp(min=1)  # the triangle widens where the image shrinks: that is the antialiasing
-    centre = start + (torch.arange(size, device=start.device)[None, :, None] + 0.5) * scale
-    pixel = torch.arange(extent, device=start.device)[None, None, :] + 0.5
-    weights = (1 - (pixel - centre).abs() / support).clamp(min=0)
-    weights = weights * ((pixel > start) & (pixel < start + length))
-    return (weights / weights.sum(-1, keepdim=True)).float()
-
-
-def resize(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """uint8 (..., 3, H, W) -> float32 (..., 3, *size) in [0, 1], bilinear with antialiasing."""
-    batch = image[None] if image.ndim == 3 else image
-    pixels = batch.float().div_(255)
-    if tuple(pixels.shape[-2:]) != size:
-        pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
-    return pixels[0] if image.ndim == 3 else pixels
-
-
-def normalize(images: torch.Tensor, mean, std) -> torch.Tensor:
-    """(images - mean) / std, one mean and one standard deviation a channel."""
-    mean = torch.as_tensor(mean, dtype=images.dtype, device=images.device)[:, None, None]
-    std = torch.as_tensor(std, dtype=images.dtype, device=images.device)[:, None, None]
-    return (images - mean) / std
+def normalize(
+    images: torch.Tensor, mean: Sequence[float], std: Sequence[float], out: torch.Tensor | None = None
+) -> torch.Tensor:
+    """(images - mean) / std, one mean and one standard deviation a channel; images (B, 3, H, W)."""
+    out = torch.empty_like(images) if out is None else out
+    for channel, (centre, width) in enumerate(zip(mean, std, strict=True)):
+        shift = torch.full((), -centre / width, dtype=images.dtype, device=images.device)
+        torch.add(shift, images[:, channel], alpha=1 / width, out=out[:, channel])
+    return out
 
 
 def _each(parameter: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
@@ -72,20 +35,20 @@ def _each(parameter: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     return parameter.to(images)[:, None, None, None]
 
 
-def rgb_to_grayscale(images: torch.Tensor) -> torch.Tensor:
-    """(B, 3, H, W) -> (B, 1, H, W), the luma of ITU-R BT.601."""
-    red, green, blue = images.unbind(-3)
-    return (0.2989 * red + 0.587 * green + 0.114 * blue).unsqueeze(-3)
-
-
-def _blend(images: torch.Tensor, other: torch.Tensor | float, factor: torch.Tensor) -> torch.Tensor:
-    factor = _each(factor, images)
-    return (factor * images + (1 - factor) * other).clamp_(0, 1)
+def rgb_to_grayscale(images: torch.Tensor, channels: int = 1) -> torch.Tensor:
+    """(B, 3, H, W) -> (B, channels, H, W), all of them the luma of ITU-R BT.601."""
+    weights = images.new_tensor(LUMA).expand(len(images), channels, 3)
+    return torch.bmm(weights, images.flatten(2)).unflatten(2, images.shape[2:])
 
 
 def adjust_brightness(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Multiplies by factor >= 0, as torchvision and SimCLR v2; SimCLR v1 added."""
+    """Multiplies by factor >= 0."""
     return (images * _each(factor, images)).clamp_(0, 1)
+
+
+def add_brightness(images: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
+    """Adds delta."""
+    return (images + _each(delta, images)).clamp_(0, 1)
 
 
 def adjust_contrast(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
@@ -98,38 +61,111 @@ def adjust_saturation(images: torch.Tensor, factor: torch.Tensor) -> torch.Tenso
     return _blend(images, rgb_to_grayscale(images), factor)
 
 
+def _blend(images: torch.Tensor, other: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    return torch.lerp(other, images, _each(factor, images)).clamp_(0, 1)
+
+
 def adjust_hue(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
     """Turns the hue by factor, in turns of the colour circle, from -0.5 to 0.5."""
-    red, green, blue = images.unbind(-3)
-    value, low = images.amax(-3), images.amin(-3)
-    chroma = value - low
-    safe = torch.where(chroma == 0, 1, chroma)
-    hue = torch.where(  # in sixths of a turn; where two channels tie, both expressions agree
-        value == red,
-        (green - blue) / safe,
-        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    images = images.clone()
+    _adjust_hue(images, factor)
+    return images
+
+
+def _adjust_hue(images: torch.Tensor, factor: torch.Tensor) -> None:
+    """Writes into the images, and into as few others as it can: on a CPU the time is that of the memory.
+
+    With chroma c = max - min, the hue in turns, from -1/2 to 1/2, has the size (1 + (g + b - r - min) / c) / 6 and the
+    sign of g - b. At the hue h the channels are min + c * (2 - clamp(|6 h|, 1, 2)) for red, and
+    min + c * (clamp(|6 h +- 1|, 1, 2) - 1) for green and blue.
+    """
+    red, green, blue = images.unbind(1)  # each (B, H, W)
+    low = torch.minimum(red, green)
+    torch.minimum(low, blue, out=low)
+    chroma = torch.maximum(red, green)
+    torch.maximum(chroma, blue, out=chroma)
+    chroma.sub_(low)
+    side = green - blue
+    low.sub_(chroma)
+    hue = torch.add(green, blue, out=green).sub_(red).sub_(low)
+    chroma.mul_(6)
+    hue.div_(torch.clamp_min(chroma, _TINY, out=red)).copysign_(side)
+    hue.add_(factor.to(images)[:, None, None])
+    hue.sub_(torch.round(hue, out=side))
+    torch.sub(0.5, torch.abs(hue, out=red).clamp_(1 / 6, 1 / 3), out=red)
+    torch.sub(hue, 1 / 6, out=blue).abs_().clamp_(1 / 6, 1 / 3)
+    hue.add_(1 / 6).abs_().clamp_(1 / 6, 1 / 3)  # it lies where green was
+    images.mul_(chroma[:, None]).add_(low[:, None])
+
+
+class ColorJitter(NamedTuple):
+    """What `jitter` does to each image: three linear maps of the colours, and a turn of the hue before, between or
+    after them. Contrast, brightness and saturation are linear in the colours, so that each is one product.
+
+    matrices: (B, 3, 3, 3), the three maps. offsets: (B, 3), what each adds. pulls: (B, 3), how much of the mean of
+    the grayscale each adds. turns: (B,), of the hue. places: int64 (B,), before which of the maps the hue is turned, 3
+    for after the last. All on the CPU.
+    """
+
+    matrices: torch.Tensor
+    offsets: torch.Tensor
+    pulls: torch.Tensor
+    turns: torch.Tensor
+    places: torch.Tensor
+
+
+def color_jitter(factors: torch.Tensor, orders: torch.Tensor, additive: bool = False) -> ColorJitter:
+    """The jitter of given parameters.
+
+    Args:
+        factors: (B, 4) of brightness, contrast, saturation (1 is none) and hue (0 is none).
+        orders: (B, 4): which of the four comes first, second, third, last.
+        additive: the first factor is added to the image (0 is none) instead of multiplied with it.
+    """
+    kinds = orders[orders != _HUE].view(-1, 3)
+    factor = factors.gather(1, kinds)  # (B, 3)
+    added = (kinds == _BRIGHTNESS) & additive
+    gain = torch.where(added, 1.0, factor)
+    colourless = torch.tensor(LUMA, dtype=factors.dtype).expand(3, 3)
+    saturation = torch.where(kinds == _SATURATION, 1 - factor, 0.0)[..., None, None]
+    return ColorJitter(
+        matrices=gain[..., None, None] * torch.eye(3, dtype=factors.dtype) + saturation * colourless,
+        offsets=torch.where(added, factor, 0.0),
+        pulls=torch.where(kinds == _CONTRAST, 1 - factor, 0.0),
+        turns=factors[:, _HUE],
+        places=(orders == _HUE).int().argmax(1),
     )
-    hue = hue + 6 * factor.to(images)[:, None, None]
-    # Channel n of HSV's inverse, value - chroma * max(0, min(k, 4 - k, 1)) with k = (n + hue) mod 6, n = 5, 3, 1.
-    channels = []
-    for offset in (5, 3, 1):
-        k = (hue + offset) % 6
-        channels.append(value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1))
-    return torch.stack(channels, -3)
 
 
-def gaussian_blur(images: torch.Tensor, sigma: torch.Tensor, kernel_size: int) -> torch.Tensor:
-    """Blurs with standard deviation sigma in pixels, cut off at an odd kernel size; the border is mirrored."""
-    half = kernel_size // 2
-    offsets = torch.arange(-half, half + 1, device=images.device, dtype=images.dtype)
-    kernel = torch.exp(-0.5 * (offsets / sigma.to(images)[:, None]) ** 2)
-    kernel = kernel / kernel.sum(1, keepdim=True)  # (B, K)
-    padded = F.pad(images, (half,) * 4, mode="reflect")
-    height, width = images.shape[-2:]
-    # A sum of shifted copies, one a tap: on the CPU faster than a convolution with a kernel for each image.
-    taps = [kernel[:, i, None, None, None] for i in range(kernel_size)]
-    across = sum(tap * padded[..., i : i + width] for i, tap in enumerate(taps))
-    return sum(tap * across[..., i : i + height, :] for i, tap in enumerate(taps))
+def jitter(images: torch.Tensor, colors: ColorJitter) -> torch.Tensor:
+    """torchvision's ColorJitter with given parameters, those of `color_jitter`.
+
+    Args:
+        images: (B, 3, H, W), in the order of their `places`; written to.
+    """
+    places, matrices = colors.places.tolist(), colors.matrices.to(images)
+    offsets, pulls = colors.offsets.to(images), colors.pulls.to(images)
+    moved, pulled, first = colors.offsets.any(0).tolist(), colors.pulls.any(0).tolist(), 0
+    for number in range(4):
+        last = bisect.bisect_right(places, number)
+        if first < last:
+            _adjust_hue(images[first:last], colors.turns[first:last])
+        if number == 3:
+            return images
+        pixels, offset, first = images.flatten(2), offsets[:, number, None, None], last  # (B, 3, H W)
+        if pulled[number]:
+            grey = rgb_to_grayscale(pixels.mean(-1, keepdim=True))  # (B, 1, 1)
+            offset = torch.addcmul(offset, pulls[:, number, None, None], grey)
+        if pulled[number] or moved[number]:
+            pixels = torch.baddbmm(offset, matrices[:, number], pixels)
+        else:
+            pixels = torch.bmm(matrices[:, number], pixels)
+        images = pixels.clamp_(0, 1).view(images.shape)
+
+
+def solarize(images: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Inverts the values from the threshold on."""
+    return torch.lerp(images, 1 - images, (images >= threshold).to(images.dtype))
 
 
 def rotate(images: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
@@ -158,6 +194,16 @@ def _affine(images: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
+def quarter_turns(images: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+    """Turns square images counterclockwise by `turns` quarters, int64 (B,) on the CPU, 0 to 3."""
+    turned = images.clone()
+    for quarters in (1, 2, 3):
+        chosen = (turns == quarters).nonzero().flatten().to(images.device)
+        if len(chosen):
+            turned[chosen] = images[chosen].rot90(quarters, (-2, -1))
+    return turned
+
+
 def cutout(images: torch.Tensor, boxes: torch.Tensor, fill: torch.Tensor) -> torch.Tensor:
     """Covers a box of each image with a colour.
 
@@ -165,11 +211,33 @@ def cutout(images: torch.Tensor, boxes: torch.Tensor, fill: torch.Tensor) -> tor
         boxes: (B, 4) integers: top, left, height, width; parts outside the image are cut off.
         fill: (3,) the colour.
     """
-    top, left, height, width = boxes.to(images.device)[:, :, None, None].unbind(1)  # (B, 1, 1) each
-    row = torch.arange(images.shape[-2], device=images.device)[None, :, None]
-    column = torch.arange(images.shape[-1], device=images.device)[None, None, :]
-    inside = (row >= top) & (row < top + height) & (column >= left) & (column < left + width)  # (B, H, W)
-    return torch.where(inside[:, None], fill.to(images)[:, None, None], images)
+    top, left, height, width = boxes.to(images.device)[:, :, None].unbind(1)  # (B, 1) each
+    row = torch.arange(images.shape[-2], device=images.device)
+    column = torch.arange(images.shape[-1], device=images.device)
+    rows, columns = (row >= top) & (row < top + height), (column >= left) & (column < left + width)
+    inside = (rows[:, :, None] & columns[:, None]).to(images.dtype)[:, None]  # (B, 1, H, W)
+    return torch.lerp(images, fill.to(images)[:, None, None], inside)
+
+
+def noise(images: torch.Tensor, seeds: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
+    """Adds Gaussian noise of its own to each value of each image.
+
+    Args:
+        seeds: int64 (B,): the noise is a hash of the seed and the position, the same on any device and in any batch.
+        deviation: (B,), standard deviation of the noise.
+    """
+    position = torch.arange(images[0].numel(), device=images.device)
+    bits = _mix(_mix(seeds.to(images.device))[:, None] + position)  # (B, 3 H W)
+    uniform = ((bits >> 20) & 0xFFFFFFFF).double().add_(0.5).mul_(2.0**-31).sub_(1)  # inside (-1, 1)
+    normal = torch.erfinv(uniform).mul_(2**0.5).to(images.dtype).view(images.shape)
+    return normal.mul_(_each(deviation, images)).add_(images).clamp_(0, 1)
+
+
+def _mix(bits: torch.Tensor) -> torch.Tensor:
+    """A hash of int64 values, elementwise: the finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
+        bits = (bits ^ ((bits >> shift) & ((1 << (64 - shift)) - 1))) * factor  # >> keeps the sign, so it is cut off
+    return bits ^ ((bits >> 31) & ((1 << 33) - 1))
 
 
 def sobel(images: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,16 @@ class ImageArguments:
     )
     skip_corrupt_images: bool = field(
         default=False, metadata={"help": "Count damaged images and go on, instead of stopping at the first."}
+    )
+
+
+@dataclass
+class ResidentArguments:
+    """Where the images are while a model trains on them."""
+
+    resident: bool = field(
+        default=False,
+        metadata={"help": "Keep all images, which must be of one size, on the training device and augment them there."},
     )
 
 
@@ -103,6 +114,8 @@ class ImageDataset(Dataset):
         Raises:
             InputError: they differ in size.
         """
+        if isinstance(self._images, torch.Tensor):
+            return self._images[torch.from_numpy(self._rows)]
         images = [self[i]["image"] for i in range(len(self))]
         sizes = sorted({tuple(image.shape[1:]) for image in images})
         if len(sizes) > 1:
@@ -113,6 +126,40 @@ class ImageDataset(Dataset):
 
     def __repr__(self) -> str:
         return f"ImageDataset({self.source!r}, {len(self):,} images, {len(self.class_names or [])} classes)"
+
+
+class ResidentImages(Dataset):
+    """All images of a dataset as one uint8 tensor on a device. ``ds[i]`` is ``{"index": i, "label": int}``: no pixels.
+
+    A collator that is given `pixels` makes the views where they lie, so no worker loads anything. Each process holds
+    all images.
+
+    Attributes:
+        pixels: uint8 (N, 3, H, W) on the device.
+        labels, class_names, source, fingerprint: the dataset's.
+
+    Raises:
+        InputError: the images differ in size, or the device has no room for them.
+    """
+
+    def __init__(self, dataset: ImageDataset, device: torch.device | str = "cpu"):
+        self.labels, self.class_names = dataset.labels, dataset.class_names
+        self.source, self.fingerprint = dataset.source, dataset.fingerprint
+        try:
+            self.pixels = dataset.stack().to(device)
+        except InputError as error:
+            raise InputError(f"{error}, or leave out --resident") from None
+        except torch.OutOfMemoryError:
+            raise InputError(
+                f"{device} has no room for the {len(dataset):,} images of {self.source}: leave out --resident"
+            ) from None
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        index = range(len(self))[index]
+        return {"index": index} if self.labels is None else {"index": index, "label": int(self.labels[index])}
 
 
 def load_images(
@@ -159,13 +206,14 @@ class _Lazy:
     """Decodes when asked. For a damaged image the next readable one of the same label stands in, always the same one.
 
     No pass over the data looks for damage beforehand: on a set this large it would read every file once for nothing.
-    Each damaged image is logged when it is met first.
+    Each damaged image, and each mode that is converted, is logged when it is met first; what was met lies in memory
+    that the workers of a loader share, so that not each of them says it.
     """
 
     def __init__(self, entries: Any, labels: np.ndarray | None, skip_corrupt: bool):
         self.entries, self.labels, self.skip_corrupt = entries, labels, skip_corrupt
-        self.damaged: set[int] = set()
-        self.modes: set[str] = set()
+        self.damaged = torch.zeros(len(entries), dtype=torch.bool).share_memory_()
+        self.converted = torch.zeros(256, dtype=torch.bool).share_memory_()  # by a hash of the mode's name
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -173,18 +221,19 @@ class _Lazy:
     def __getitem__(self, i: int) -> torch.Tensor:
         for step in range(len(self)):
             j = (i + step) % len(self)
-            if j in self.damaged or (self.labels is not None and self.labels[j] != self.labels[i]):
+            if self.damaged[j] or (self.labels is not None and self.labels[j] != self.labels[i]):
                 continue
             try:
                 pixels, mode = _open_rgb(self.entries, j)
             except InputError as error:
                 if not self.skip_corrupt:
                     raise
-                self.damaged.add(j)
-                logger.warning("%s; another image stands in (damaged so far: %s)", error, len(self.damaged))
+                self.damaged[j] = True
+                logger.warning("%s; another image stands in (damaged so far: %s)", error, int(self.damaged.sum()))
                 continue
-            if mode != "RGB" and mode not in self.modes:
-                self.modes.add(mode)
+            slot = zlib.crc32(mode.encode()) % len(self.converted)
+            if mode != "RGB" and not self.converted[slot]:
+                self.converted[slot] = True
                 logger.info("Some images are of mode %s: converted to RGB", mode)
             return torch.from_numpy(pixels)
         raise InputError(f"no readable image that could stand in for {self.entries.name(i)}")

@@ -205,6 +205,11 @@ class PretrainingTrainer(Trainer):
         """Of training up to the last log line, summed over all parts of an interrupted run."""
         return next((entry["seconds"] for entry in reversed(self.state.log_history) if "seconds" in entry), 0.0)
 
+    def _prepare_inputs(self, inputs):
+        """A collator may make a part of the batch, or all of it, where the model is (`data/collators.py`)."""
+        on_device = getattr(self.data_collator, "on_device", None)
+        return super()._prepare_inputs(on_device(inputs) if on_device else inputs)
+
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         if self._began is None:
             self._begin(inputs)

@@ -1,13 +1,10 @@
-"""Each operation against torchvision's on the same parameters, and the properties of the draws."""
+"""Views by name: what the draws become, and on what they depend."""
 
-import numpy as np
 import pytest
 import torch
-from scipy import ndimage
+from pictures import pictures
 from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as tv
 
-from hfssl.data import image_ops
 from hfssl.data.augmentation import (
     CROP_DRAWS,
     OPERATIONS,
@@ -15,120 +12,11 @@ from hfssl.data.augmentation import (
     AugmentationArguments,
     eval_view,
     fit,
-    jitter,
     random_boxes,
 )
 from hfssl.errors import InputError
 
-BILINEAR = v2.InterpolationMode.BILINEAR
-
-
-def pictures(count=6, size=33):
-    images = torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0))
-    images[0] = 0.5  # grey: no hue
-    images[1, 1:] = images[1, :1]
-    images[2, 1, :9] = images[2, 0, :9]  # two channels tie
-    return images
-
-
-def assert_each(ours, operation, images, *parameters, tolerance):
-    expected = [operation(image, *(p.tolist() for p in ps)) for image, *ps in zip(images, *parameters, strict=True)]
-    assert (ours - torch.stack(expected)).abs().max().item() <= tolerance
-
-
-@pytest.mark.parametrize("kind", ["brightness", "contrast", "saturation"])
-def test_color_adjustments(kind):
-    images, factors = pictures(), torch.tensor([0.0, 0.3, 0.7, 1.0, 1.4, 2.0])
-    ours = getattr(image_ops, f"adjust_{kind}")(images, factors)
-    assert_each(ours, getattr(tv, f"adjust_{kind}"), images, factors, tolerance=1e-6)
-
-
-def test_hue():
-    images, factors = pictures(), torch.tensor([0.3, -0.2, 0.0, 0.1, -0.5, 0.5])
-    assert_each(image_ops.adjust_hue(images, factors), tv.adjust_hue, images, factors, tolerance=3e-6)
-
-
-def test_grayscale():
-    images = pictures()
-    assert_each(image_ops.rgb_to_grayscale(images), tv.rgb_to_grayscale, images, tolerance=1e-6)
-
-
-@pytest.mark.parametrize("kernel", [3, 7, 23])
-def test_blur(kernel):
-    images, sigma = pictures(), torch.tensor([0.1, 0.5, 0.8, 1.0, 1.5, 2.0])
-
-    def theirs(image, sigma):
-        return tv.gaussian_blur(image, [kernel, kernel], [sigma, sigma])
-
-    assert_each(image_ops.gaussian_blur(images, sigma, kernel), theirs, images, sigma, tolerance=3e-6)
-
-
-def test_rotation():
-    images, degrees = pictures(), torch.tensor([-90.0, -25.0, 0.0, 10.0, 45.0, 180.0])
-
-    def theirs(image, degrees):
-        return tv.rotate(image, degrees, interpolation=BILINEAR)
-
-    assert_each(image_ops.rotate(images, degrees), theirs, images, degrees, tolerance=2e-5)
-
-
-def test_translation():
-    images = pictures()
-    right, down = torch.tensor([-5, 0, 3, 1, 2, 33]), torch.tensor([1, 0, -3, 4, -6, 0])
-
-    def theirs(image, right, down):
-        return tv.affine(image, 0.0, [right, down], 1.0, [0.0, 0.0], interpolation=BILINEAR)
-
-    assert_each(image_ops.translate(images, right, down), theirs, images, right, down, tolerance=2e-5)
-
-
-@pytest.mark.parametrize("stacked", [True, False])
-@pytest.mark.parametrize("size", [8, 32, 40])
-def test_crop(size, stacked):
-    images = (pictures() * 255).byte()
-    boxes = torch.tensor([[0, 0, 33, 33], [3, 4, 10, 20], [0, 0, 1, 1], [30, 30, 3, 3], [5, 0, 28, 33], [2, 2, 7, 7]])
-    ours = image_ops.crop_and_resize(images if stacked else list(images), boxes, size)
-
-    def theirs(image, box):
-        return tv.resized_crop(image.float() / 255, *box, [size, size], antialias=True)
-
-    assert_each(ours, theirs, images, boxes, tolerance=5e-6)
-
-
-def test_cutout():
-    images, fill = pictures(), torch.tensor([0.1, 0.2, 0.3])
-    boxes = torch.tensor([[0, 0, 5, 5], [3, 4, 8, 8], [30, 30, 3, 3], [1, 1, 3, 4], [2, 2, 2, 2], [0, 0, 33, 33]])
-
-    def theirs(image, box):
-        return tv.erase(image, *box, fill[:, None, None])
-
-    assert_each(image_ops.cutout(images, boxes, fill), theirs, images, boxes, tolerance=0)
-    outside = image_ops.cutout(images[:1], torch.tensor([[-4, 30, 8, 8]]), fill)
-    assert torch.equal(outside[0, :, :4, 30:], fill[:, None, None].expand(3, 4, 3))
-    assert torch.equal(outside[0, :, 4:], images[0, :, 4:])
-
-
-def test_edges():
-    images = pictures()
-    grey = image_ops.rgb_to_grayscale(images)[:, 0].numpy()
-    expected = [np.hypot(ndimage.sobel(g, 0, mode="nearest"), ndimage.sobel(g, 1, mode="nearest")) / 4 for g in grey]
-    ours = image_ops.sobel(images)
-    assert ours.shape == images.shape
-    np.testing.assert_allclose(ours[:, 1].numpy(), np.clip(expected, 0, 1), atol=2e-6)
-
-
-def test_jitter_in_any_order():
-    images, factors = pictures(4), torch.tensor([[1.3, 0.6, 1.4, 0.1]]).repeat(4, 1)
-    orders = torch.tensor([[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2], [2, 0, 3, 1]])
-    operations = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue)
-
-    def theirs(image, order):
-        for kind in order:
-            image = operations[kind](image, factors[0, kind].item())
-        return image
-
-    ours = jitter(images.clone(), factors, orders)
-    assert_each(ours, theirs, images, orders, tolerance=5e-6)
+PLAIN = {"mean": (0, 0, 0), "std": (1, 1, 1)}
 
 
 def test_crop_boxes_have_torchvision_s_distribution():
@@ -154,9 +42,16 @@ def test_a_crop_that_never_fits_takes_the_centre():
     assert boxes.tolist() == [[43, 0, 13, 10], [0, 43, 10, 13]]
 
 
+def test_the_area_of_a_crop_lies_between_its_bounds():
+    draws = torch.rand(2000, CROP_DRAWS, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    side = torch.full((2000,), 1000)
+    area = random_boxes(draws, side, side, 0.05, 0.14)[:, 2:].prod(1) / 1e6
+    assert 0.0495 < area.min() < 0.052 and 0.138 < area.max() < 0.1405
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_every_operation_by_name(name):
-    augmentation = Augmentation(24, augmentations=[name], mean=(0, 0, 0), std=(1, 1, 1))
+    augmentation = Augmentation(24, augmentations=[name], **PLAIN)
     images = (pictures(16) * 255).byte()
     before = images.clone()
     one = augmentation(images, torch.Generator().manual_seed(3))
@@ -169,13 +64,53 @@ def test_every_operation_by_name(name):
     assert not torch.allclose(one, fit(images, 24))
 
 
-def test_a_sample_s_view_does_not_depend_on_its_batch():
-    augmentation = Augmentation(24, augmentations=list(OPERATIONS))
-    images = (pictures(12) * 255).byte()
+@pytest.mark.parametrize("size", [24, 33, 70])
+def test_a_sample_s_view_does_not_depend_on_its_batch(size):
+    augmentation = Augmentation(size, augmentations=list(OPERATIONS))
+    images = (pictures(12, size + 5) * 255).byte()
     draws = torch.rand(12, augmentation.draws, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     whole = augmentation(images, draws=draws)
     parts = [augmentation(images[i : i + 5], draws=draws[i : i + 5]) for i in range(0, 12, 5)]
     assert torch.equal(whole, torch.cat(parts))
+    alone = [augmentation(images[i : i + 1], draws=draws[i : i + 1]) for i in range(12)]
+    assert torch.equal(whole, torch.cat(alone))
+    if size > 64:  # by bands a list is the same as a batch
+        assert torch.equal(whole, augmentation(list(images), draws=draws))
+
+
+def test_compositions_in_any_order():
+    images = (pictures(8) * 255).byte()
+    still = {"flip_probability": 0.0, **PLAIN}
+    cropped = Augmentation(24, augmentations=["crop"], **still)
+    draws = torch.rand(8, cropped.draws + 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    later = Augmentation(24, augmentations=["flip", "crop"], **still)(images, draws=draws)
+    expected = cropped((fit(images, 24) * 255).round().byte(), draws=draws[:, 1:])
+    torch.testing.assert_close(later, expected, atol=0.5 / 255 + 1e-5, rtol=0)
+    # an operation may come twice, and of a common beginning the draws are the same
+    twice = Augmentation(24, augmentations=["crop", "flip", "grayscale", "flip"], flip_probability=1.0, **PLAIN)
+    draws = torch.rand(8, twice.draws, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    grey = Augmentation(24, augmentations=["crop", "flip", "grayscale"], flip_probability=1.0, **PLAIN)
+    first = grey(images, draws=draws[:, : grey.draws])
+    assert torch.equal(twice(images, draws=draws), first.flip(-1))
+
+
+def test_a_flip_behind_a_crop_is_a_flip():
+    images = (pictures(8) * 255).byte()
+    draws = torch.rand(8, CROP_DRAWS + 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for size in (24, 70):
+        both = Augmentation(size, augmentations=["crop", "flip"], **PLAIN)(images, draws=draws)
+        crop = Augmentation(size, augmentations=["crop"], **PLAIN)(images, draws=draws[:, :CROP_DRAWS])
+        flipped = (draws[:, CROP_DRAWS] < 0.5)[:, None, None, None]
+        assert 0 < flipped.sum() < 8
+        torch.testing.assert_close(both, torch.where(flipped, crop.flip(-1), crop), atol=1e-6, rtol=0)
+
+
+def test_views_are_written_where_they_are_wanted():
+    images, augmentation = (pictures(5) * 255).byte(), Augmentation(24)
+    both = torch.full((5, 2, 3, 24, 24), -9.0)
+    returned = augmentation(images, torch.Generator().manual_seed(0), out=both[:, 1])
+    assert torch.equal(both[:, 1], augmentation(images, torch.Generator().manual_seed(0)))
+    assert torch.equal(returned, both[:, 1]) and (both[:, 0] == -9).all()
 
 
 def test_images_of_various_sizes():
@@ -188,15 +123,38 @@ def test_images_of_various_sizes():
 
 def test_probabilities_and_strength():
     images = (pictures(4) * 255).byte().repeat(100, 1, 1, 1)
-    plain = {"mean": (0, 0, 0), "std": (1, 1, 1)}
-    grey = Augmentation(33, augmentations=["grayscale"], **plain)(images, torch.Generator().manual_seed(0))
+    grey = Augmentation(33, augmentations=["grayscale"], **PLAIN)(images, torch.Generator().manual_seed(0))
     share = (grey[:, 0] == grey[:, 1]).flatten(1).all(1)[3::4].float().mean()
     assert 0.1 < share < 0.3  # 0.2 of the pictures that have colour
-    still = Augmentation(33, augmentations=["color_jitter"], color_strength=0.0, **plain)(images)
+    still = Augmentation(33, augmentations=["color_jitter"], color_strength=0.0, **PLAIN)(images)
     torch.testing.assert_close(still, images / 255, atol=2e-6, rtol=0)
-    strong = Augmentation(33, augmentations=["color_jitter"], color_strength=1.0, **plain)(images)
-    weak = Augmentation(33, augmentations=["color_jitter"], color_strength=0.1, **plain)(images)
+    strong = Augmentation(33, augmentations=["color_jitter"], color_strength=1.0, **PLAIN)(images)
+    weak = Augmentation(33, augmentations=["color_jitter"], color_strength=0.1, **PLAIN)(images)
     assert (strong - images / 255).abs().mean() > 3 * (weak - images / 255).abs().mean()
+    inverted = Augmentation(33, augmentations=["solarize"], **PLAIN)(images, torch.Generator().manual_seed(0))
+    share = ((inverted - images / 255).abs().flatten(1).amax(1) > 0.1).float()[1::2].mean()
+    assert 0.1 < share < 0.3
+
+
+def test_two_ways_to_change_the_brightness():
+    """The light of a dark image grows by an addition only."""
+    dark = torch.full((400, 3, 8, 8), 10, dtype=torch.uint8)
+    settings = {"augmentations": ["color_jitter"], "color_strength": 1.0, **PLAIN}
+    added, multiplied = (
+        Augmentation(8, brightness=way, **settings)(dark, torch.Generator().manual_seed(0)).amax((1, 2, 3))
+        for way in ("add", "multiply")
+    )
+    assert added.max() > 0.7 and multiplied.max() < 0.15
+    # uniform in [-0.8, 0.8], cut off at 0, in the four of five images that are jittered
+    assert abs((added > 0.4).float().mean() - 0.8 * 0.25) < 0.05
+
+
+def test_images_smaller_than_the_view_are_enlarged_as_torchvision_does():
+    image = torch.randint(0, 256, (3, 2, 3), dtype=torch.uint8)
+    resize = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Resize(16, antialias=True), v2.CenterCrop(16)])
+    torch.testing.assert_close(eval_view([image], 16, **PLAIN)[0], resize(image), atol=1e-5, rtol=0)
+    views = Augmentation(16, **PLAIN)([image, image[:, :1, :1]], torch.Generator().manual_seed(0))
+    assert views.shape == (2, 3, 16, 16) and (views[1] == views[1, :, :1, :1]).all()
 
 
 def test_the_evaluation_view_is_torchvision_s():
@@ -214,8 +172,11 @@ def test_the_evaluation_view_is_torchvision_s():
             {"augmentations": ["crop", "colour_jitter"]},
             "unknown augmentation 'colour_jitter'; did you mean 'color_jitter'",
         ),
-        ({"augmentations": ["flip", "crop"]}, "'crop' must be the first"),
         ({"min_crop": 0.0}, "min_crop"),
+        ({"min_crop": 0.5, "max_crop": 0.4}, "min_crop and max_crop .* not 0.5 and 0.4"),
+        ({"brightness": "v2"}, "brightness must be one of multiply, add, not 'v2'"),
+        ({"solarize_threshold": 128}, "solarize_threshold must lie in"),
+        ({"noise_deviation": -1.0}, "noise_deviation"),
         ({"blur_probability": 1.5}, "blur_probability"),
         ({"color_strength": 3.0}, "color_strength"),
     ],

@@ -3,10 +3,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from hfssl.data.augmentation import Augmentation, eval_view
-from hfssl.data.collators import EvalCollator, TwoViewCollator
+from hfssl.data.augmentation import OPERATIONS, Augmentation, eval_view
+from hfssl.data.collators import EvalCollator, MultiCropCollator, TwoViewCollator
+from hfssl.data.images import ImageDataset, ResidentImages
 from hfssl.data.masking import uniform
 from hfssl.data.sampling import OrderedBatches, OrderedDataLoader, single_threaded_worker
+from hfssl.errors import InputError
 
 
 class Pictures(Dataset):
@@ -45,14 +47,16 @@ def test_a_view_follows_from_seed_epoch_and_sample_alone():
         assert not any(torch.allclose(a, b) for a, b in zip(one.flatten(0, 1), changed.flatten(0, 1), strict=True))
 
 
-@pytest.mark.parametrize("various", [False, True])
-def test_workers_do_not_change_the_views(various):
+@pytest.mark.parametrize(("various", "size"), [(False, 16), (True, 16), (False, 70)])
+def test_workers_do_not_change_the_views(various, size):
+    augmentation = Augmentation(size, augmentations=list(OPERATIONS))
+
     def epoch(workers):
         batches = OrderedBatches(24, 5, seed=1)
         loader = OrderedDataLoader(
             Pictures(various),
             batches,
-            collate_fn=collator(augmentations=["crop", "flip", "color_jitter", "grayscale", "blur"]),
+            collate_fn=TwoViewCollator(augmentation),
             num_workers=workers,
             worker_init_fn=single_threaded_worker,
         )
@@ -73,6 +77,67 @@ def test_each_pass_shows_new_views_and_a_resume_the_same():
     first, second, resumed = batches(0), batches(1), batches(1, skip=2)
     assert not torch.allclose(first[0], second[0])
     assert all(torch.equal(a, b) for a, b in zip(second[2:], resumed, strict=True))
+
+
+def test_resident_images_give_the_views_of_loaded_ones():
+    pictures = Pictures()
+    dataset = ImageDataset(torch.stack(pictures.images), [i % 3 for i in range(24)])
+    resident = ResidentImages(dataset)
+    assert resident[3] == {"index": 3, "label": 0} and len(resident) == 24
+    large, small = Augmentation(16, min_crop=0.3), Augmentation(8, min_crop=0.05, max_crop=0.3)
+    for make, settings in ((TwoViewCollator, [large]), (MultiCropCollator, [large, small])):
+        loaded, numbers = (
+            OrderedDataLoader(data, OrderedBatches(24, 5, seed=1), collate_fn=collate)
+            for data, collate in (
+                (dataset, make(*settings, seed=3)),
+                (resident, make(*settings, seed=3, resident=resident.pixels)),
+            )
+        )
+        for expected, batch in zip(loaded, numbers, strict=True):
+            assert set(batch) == {"index", "epoch"}
+            made = numbers.collate_fn.on_device(batch)
+            assert made.keys() == expected.keys()
+            assert all(torch.equal(made[name], expected[name]) for name in made)
+            assert loaded.collate_fn.on_device(expected) is expected
+        assert loaded.collate_fn.identity == numbers.collate_fn.identity  # the same run
+
+
+def test_what_cannot_be_resident(monkeypatch):
+    with pytest.raises(InputError, match=r"differ in size .* leave out --resident"):
+        ResidentImages(ImageDataset(Pictures(various=True).images))
+
+    class TooMany:
+        def to(self, device):
+            raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(ImageDataset, "stack", lambda self: TooMany())
+    with pytest.raises(InputError, match=r"^cuda:1 has no room for the 24 images of memory: leave out --resident$"):
+        ResidentImages(ImageDataset(Pictures().images), "cuda:1")
+
+
+def test_large_and_small_views():
+    pictures, large = Pictures(), Augmentation(16, min_crop=0.3)
+    small = Augmentation(8, min_crop=0.05, max_crop=0.3)
+    items = [pictures[i] for i in range(6)]
+    batch = MultiCropCollator(large, small, seed=5, large_views=2, small_views=3)(items)
+    assert batch["pixel_values"].shape == (6, 2, 3, 16, 16) and batch["local_pixel_values"].shape == (6, 3, 3, 8, 8)
+    assert torch.equal(batch["pixel_values"], TwoViewCollator(large, seed=5)(items)["pixel_values"])
+    local = batch["local_pixel_values"].flatten(0, 1)
+    assert len(torch.unique(local.flatten(1), dim=0)) == 18, "each view has draws of its own"
+    identity = MultiCropCollator(large, small).identity
+    assert identity["views"] == 2 and identity["small"]["views"] == 6 and identity["small"]["max_crop"] == 0.3
+
+
+def test_views_of_different_kinds_that_begin_alike():
+    pictures = Pictures()
+    items = [pictures[i] for i in range(6)]
+    plain = Augmentation(16, augmentations=["crop"])
+    mirrored = Augmentation(16, augmentations=["crop", "flip"], flip_probability=1.0)
+    views = TwoViewCollator([plain, mirrored], shared_draws=True)(items)["pixel_values"]
+    torch.testing.assert_close(views[:, 1], views[:, 0].flip(-1), atol=1e-5, rtol=0)
+    apart = TwoViewCollator([plain, mirrored])(items)["pixel_values"]
+    assert torch.equal(apart[:, 0], views[:, 0]) and not torch.allclose(apart[:, 1], views[:, 1])
+    assert TwoViewCollator([plain, mirrored]).identity["view 2"]["augmentations"] == ["crop", "flip"]
 
 
 def test_the_draws_are_uniform_and_the_views_independent():

@@ -2,7 +2,9 @@
 
 import io
 import json
+import logging
 import pickle
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -182,6 +184,23 @@ def test_builtin_images_are_datasets():
 def test_labels_must_match_the_images():
     with pytest.raises(ValueError, match="2 images but 3 labels"):
         ImageDataset(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), [0, 1, 2])
+
+
+def test_four_workers_say_it_once(tmp_path, monkeypatch, capfd):
+    """What the workers of a loader have met lies in shared memory."""
+    monkeypatch.setattr(images, "MAX_DECODED_BYTES", 0)
+    for i in range(8):
+        Image.new("L", (5, 7), 9).save(tmp_path / f"{i}.png")
+    (tmp_path / "0.png").write_bytes(b"no image")
+    dataset = load_images(str(tmp_path), skip_corrupt=True)
+    handler = logging.StreamHandler(sys.stderr)
+    logging.getLogger("hfssl").addHandler(handler)
+    logging.getLogger("hfssl").setLevel(logging.INFO)
+    loader = DataLoader(dataset, batch_size=1, num_workers=2, persistent_workers=True)
+    for _ in range(2):
+        assert len(list(loader)) == 8
+    said = capfd.readouterr().err
+    assert said.count("mode L: converted to RGB") == 1 and said.count("another image stands in") == 1
 
 
 # Damage
