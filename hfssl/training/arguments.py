@@ -74,6 +74,10 @@ class PretrainingArguments(TrainingArguments):
     sync_batchnorm: bool = field(
         default=False, metadata={"help": "BatchNorm takes its statistics from the images of all processes."}
     )
+    channels_last: bool = field(
+        default=False,
+        metadata={"help": "Lay out convolutions' weights channels last: faster for most nets, on a CPU and on a GPU."},
+    )
     save_total_limit: int | None = field(default=2, metadata={"help": "How many checkpoints are kept."})
     logging_first_step: bool = field(default=True, metadata={"help": "Log the first step."})
     resume: bool = field(
@@ -131,8 +135,9 @@ class PretrainingArguments(TrainingArguments):
             found["large_batch"] = self.large_batch
         if self.large_batch == "chunk":
             found["large_batch_chunk"] = self.large_batch_chunk
-        if self.sync_batchnorm:
-            found["sync_batchnorm"] = True
+        for name in ("sync_batchnorm", "channels_last"):  # the second only in the order of sums
+            if getattr(self, name):
+                found[name] = True
         return found
 
 

@@ -58,6 +58,8 @@ class PretrainingTrainer(Trainer):
         prepare_batch(model, args)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         hold_statistics_in_backward(self.accelerator, self.model)
+        if args.channels_last:
+            self.model.to(memory_format=torch.channels_last)
         if is_contrastive(self.model):
             self.label_names = []  # its loss needs none, also in evaluation
         # Stock heads but the causal ones take the count of labels and ignore it, so that their loss grows with the

@@ -40,14 +40,17 @@ def record(out):
     return [(entry["loss"], entry["grad_norm"]) for entry in history if "loss" in entry]
 
 
-def test_resident_images_train_as_loaded_ones_do_and_resume_to_the_bit(tmp_path):
-    loaded = simclr(tmp_path / "loaded", resident=False, dataloader_num_workers=2)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_resident_images_train_as_loaded_ones_do_and_resume_to_the_bit(tmp_path, channels_last):
+    loaded = simclr(tmp_path / "loaded", resident=False, dataloader_num_workers=2, channels_last=channels_last)
     run(loaded)
-    stopped = simclr(tmp_path / "resident", resident=True)
+    layouts = [w.is_contiguous(memory_format=torch.channels_last) for w in loaded.model.parameters() if w.ndim == 4]
+    assert all(layouts) or not channels_last
+    stopped = simclr(tmp_path / "resident", resident=True, channels_last=channels_last)
     stopped.stop.received = 15  # as if a signal had come in the first step
     with pytest.raises(SystemExit):
         run(stopped)
-    resumed = simclr(tmp_path / "resident", resident=True)
+    resumed = simclr(tmp_path / "resident", resident=True, channels_last=channels_last)
     run(resumed)
     assert record(tmp_path / "resident") == record(tmp_path / "loaded") and len(record(tmp_path / "loaded")) == 4
     weights = loaded.model.state_dict()
