@@ -1,200 +1,150 @@
-"""Simple classifiers on frozen features: weighted nearest neighbours and logistic regression."""
+"""The probes' classifiers on frozen features. What each of them has to choose is chosen on held-out training images.
+
+Each takes queries (M, D), a bank (N, D) with labels int64 (N,), and seeds, and returns the predictions int64 (S, M) and,
+in words, what was chosen for each seed. The seeds decide what is held out; the test images choose nothing.
+"""
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from hfssl.errors import InputError
+from hfssl.evaluation.knn import K_GRID, knn_grid
+from hfssl.evaluation.labels import held_out_masks
+from hfssl.evaluation.logistic import LogisticRegression, fit_logistic, precision
 
 C_GRID = tuple(10.0**power for power in range(-4, 3))
-HELD_OUT = 0.1  # of each class's training images, at least one, to choose C
-SMALL_WORK = 20_000_000  # multiplications
-LARGE = 20_000_000  # numbers in the features
-ENOUGH = 50  # held-out images to tell one C from another
+# Oquab et al. 2024 (DINOv2, `eval/linear.py`): learning rates for a batch of 256, ten passes over 1.28 million images.
+SGD_RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
+SGD_DECAYS = (0.0, 1e-3, 1e-2)
+SGD_BATCH = 256
+SGD_EPOCHS = 10
+SGD_STEPS = 1000  # at least, for few images
+
+Classifier = Callable[..., tuple[torch.Tensor, list[str]]]
 
 
-def knn_predict(
-    features: torch.Tensor,
-    bank: torch.Tensor,
-    bank_labels: torch.Tensor,
-    num_classes: int,
-    knn_k: int = 20,
-    knn_t: float = 0.07,
-    chunk_size: int = 1024,
-) -> torch.Tensor:
-    """The weighted vote of the nearest neighbours by cosine similarity (Wu et al. 2018, section 3.4).
-
-    Args:
-        features: (M, D) to classify. bank: (N, D). bank_labels: int64 (N,).
-        knn_k: neighbours that vote. knn_t: each with weight exp(similarity / knn_t).
-        chunk_size: rows of `features` compared at a time: memory is chunk_size * N.
-
-    Returns:
-        int64 (M,), the class of the largest sum of weights.
-
-    Raises:
-        InputError: knn_k is larger than the bank.
-    """
-    if not 1 <= knn_k <= len(bank):
-        raise InputError(f"k = {knn_k} neighbours of a bank of {len(bank)}: k must lie between 1 and the bank's size")
-    features, bank = F.normalize(features.float(), dim=1), F.normalize(bank.float(), dim=1)
-    predictions = []
-    for chunk in features.split(chunk_size):
-        similarity, index = (chunk @ bank.T).topk(knn_k, dim=1)  # (m, k)
-        weights = ((similarity - similarity[:, :1]) / knn_t).exp()  # of the nearest 1: no overflow at small knn_t
-        votes = weights.new_zeros(len(chunk), num_classes).scatter_add_(1, bank_labels[index], weights)
-        predictions.append(votes.argmax(1))
-    return torch.cat(predictions)
-
-
-class LogisticRegression:
-    """Multinomial logistic regression: minimises C * (sum of cross-entropies) + |W|^2 / 2, as scikit-learn does.
-
-    The bias is not penalised. Solved by SciPy's L-BFGS, so no learning rate has a say; the products are in float64, or
-    in float32 for more than `LARGE` numbers.
-
-    Attributes:
-        weight, bias: (K, D) and (K,), float64.
-    """
-
-    def __init__(self, c: float = 1.0, max_iter: int = 200):
-        self.c, self.max_iter = c, max_iter
-        self.weight = self.bias = None
-
-    def fit(self, features: torch.Tensor, labels: torch.Tensor, num_classes: int) -> LogisticRegression:
-        """features (N, D), labels int64 (N,). A second fit starts from the first one's solution."""
-        from scipy.optimize import minimize
-
-        features, count = features.to(_precision(features)), len(features)
-        shape = (num_classes, features.shape[1] + 1)  # the last column is the bias
-        if self.weight is None:
-            self.weight, self.bias = torch.zeros(num_classes, shape[1] - 1).double(), torch.zeros(num_classes).double()
-        design = torch.cat([features, features.new_ones(count, 1)], 1)  # (N, D + 1)
-        penalised = torch.ones(shape[1], dtype=torch.float64)
-        penalised[-1] = 0
-        rows = torch.arange(count)
-
-        def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-            weight = torch.from_numpy(flat).view(shape)
-            log_probability = (design @ weight.to(design.dtype).T).log_softmax(1)  # (N, K)
-            shrink = weight * penalised / (self.c * count)
-            loss = (weight * shrink).sum() / 2 - log_probability[rows, labels].double().mean()
-            residual = log_probability.exp_()
-            residual[rows, labels] -= 1
-            return loss.item(), ((residual.T @ design).double() / count + shrink).flatten().numpy()
-
-        start = torch.cat([self.weight, self.bias[:, None]], 1).flatten().numpy()
-        options = {"maxiter": self.max_iter, "maxcor": 20, "ftol": 1e-12, "gtol": 1e-6}
-        with _threads_for(design.numel() * num_classes):
-            found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
-        weight = torch.from_numpy(found.x).view(shape)
-        self.weight, self.bias = weight[:, :-1].contiguous(), weight[:, -1].contiguous()
-        return self
-
-    def logits(self, features: torch.Tensor) -> torch.Tensor:
-        """(N, K)."""
-        precision = _precision(features)
-        return features.to(precision) @ self.weight.to(precision).T + self.bias.to(precision)
-
-    def predict(self, features: torch.Tensor) -> torch.Tensor:
-        """int64 (N,)."""
-        return self.logits(features).argmax(1)
-
-
-def _precision(features: torch.Tensor) -> torch.dtype:
-    return torch.float64 if features.numel() <= LARGE else torch.float32
-
-
-@contextlib.contextmanager
-def _threads_for(work: int):
-    """One thread, in torch and in SciPy, for small products: on shared cores more of them wait for each other."""
-    from threadpoolctl import threadpool_limits
-
-    threads = torch.get_num_threads()
-    if work >= SMALL_WORK:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1, user_api="blas"):
-            yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def linear_predict(
-    features: torch.Tensor, bank: torch.Tensor, bank_labels: torch.Tensor, num_classes: int, seed: int = 0
-) -> tuple[torch.Tensor, float]:
-    """Predicts by a linear probe trained on the bank, with C chosen on a held-out tenth of the bank.
-
-    Features are standardised with the bank's mean and deviation. Where a tenth is under `ENOUGH` images, several tenths
-    are held out in turn and their results pooled. Of values of C that classify equally well the one with the lower
-    cross-entropy wins. With one image a class nothing can be held out, and C is 1.
-
-    Returns:
-        int64 (M,) and the C that was chosen.
-    """
-    bank = bank.to(_precision(bank))
-    mean, deviation = bank.mean(0), bank.std(0, correction=0)
-    deviation = torch.where(deviation < 1e-8, 1.0, deviation)
-    features, bank = (features.to(bank.dtype) - mean) / deviation, (bank - mean) / deviation
-    if len(bank) < bank.shape[1]:  # the best weights lie in the span of the bank: the same problem in fewer dimensions
-        basis = torch.linalg.qr(bank.T)[0]  # (D, N)
-        features, bank = features @ basis, bank @ basis
-    best = choose_c(bank, bank_labels, num_classes, seed)
-    return LogisticRegression(best).fit(bank, bank_labels, num_classes).predict(features), best
-
-
-def choose_c(features: torch.Tensor, labels: torch.Tensor, num_classes: int, seed: int) -> float:
-    """The C of `C_GRID` that does best on held-out images. The grid is left once two values in turn did worse."""
-    masks = [_held_out(labels.numpy(), seed, 0)]
-    if not masks[0].any():
-        return 1.0
-    masks += [_held_out(labels.numpy(), seed, i) for i in range(1, min(5, -(-ENOUGH // int(masks[0].sum()))))]
-    masks = [torch.from_numpy(mask) for mask in masks]
-    models = [LogisticRegression() for _ in masks]
-    best, best_score, worse = 1.0, (-1.0, 0.0), 0
-    for c in C_GRID:  # from strong to weak regularisation, each from the solution before
-        right = loss = 0.0
-        for model, held_out in zip(models, masks, strict=True):
-            model.c = c
-            model.fit(features[~held_out], labels[~held_out], num_classes)
-            logits = model.logits(features[held_out])
-            right += (logits.argmax(1) == labels[held_out]).sum().item()
-            loss += F.cross_entropy(logits, labels[held_out], reduction="sum").item()
-        if (right, -loss) > best_score:
-            best, best_score, worse = c, (right, -loss), 0
-        elif (worse := worse + 1) == 2:
-            break
-    return best
-
-
-def _held_out(labels: np.ndarray, seed: int, repeat: int) -> np.ndarray:
-    """Marks a tenth of each class, at least one image, none of a class with a single image."""
-    random = np.random.default_rng((seed, 1, repeat))
-    marked = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels):
-        members = random.permutation(np.flatnonzero(labels == label))
-        if len(members) > 1:
-            marked[members[: max(1, round(HELD_OUT * len(members)))]] = True
-    return marked
-
-
-def select_labels(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
-    """Indices of `per_class` images of each class, drawn without replacement, in rising order.
-
-    Raises:
-        InputError: a class has fewer.
-    """
-    random = np.random.default_rng((seed, 0))
+def knn_probe(queries, bank, labels, num_classes: int, seeds: Sequence[int], ks: Sequence[int] = K_GRID):
+    """Weighted nearest neighbours, k chosen from `ks`: those above the number of labelled images are left out."""
+    ks = [k for k in ks if k <= len(bank)] or [len(bank)]
+    predicted = knn_grid(queries, bank, labels, num_classes, ks)
     chosen = []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        if len(members) < per_class:
-            raise InputError(f"class {label} has {len(members)} training images, fewer than {per_class} labels a class")
-        chosen.append(random.choice(members, per_class, replace=False))
-    return np.sort(np.concatenate(chosen))
+    for seed in seeds:
+        right = np.zeros(len(ks))
+        for mask in held_out_masks(labels.cpu().numpy(), seed) if len(ks) > 1 else ():
+            held = torch.from_numpy(mask).to(bank.device)
+            usable = [k for k in ks if k <= len(mask) - mask.sum()]
+            guesses = knn_grid(bank[held], bank[~held], labels[~held], num_classes, usable)
+            right[: len(usable)] += (guesses == labels[held]).sum(1).cpu().numpy()
+        chosen.append(int(right.argmax()))  # of equals the smallest
+    return predicted[chosen], [f"k = {ks[i]}" for i in chosen]
+
+
+def linear_probe(queries, bank, labels, num_classes: int, seeds: Sequence[int], grid: Sequence[float] = C_GRID):
+    """Multinomial logistic regression on standardised features, C chosen from `grid`.
+
+    Of values of C that classify equally well the one with the lower cross-entropy wins. With one image a class nothing
+    can be held out, and C is 1.
+    """
+    queries, bank = standardised(queries, bank)
+    masks = [(s, mask) for s, seed in enumerate(seeds) for mask in held_out_masks(labels.cpu().numpy(), seed)]
+    chosen, fits = [1.0] * len(seeds), None
+    if masks:
+        kept = torch.from_numpy(np.stack([~mask for _, mask in masks])).to(bank.device)
+        rows, strengths = kept.repeat_interleave(len(grid), 0), list(grid) * len(masks)
+        fits = fit_logistic(bank, labels, num_classes, strengths, rows)
+        chosen = _best(fits, bank, labels, [s for s, _ in masks], ~kept, grid)
+    used = sorted(set(chosen))
+    start = None if fits is None else _starts(fits, [list(grid).index(c) for c in used])
+    final = fit_logistic(bank, labels, num_classes, used, start=start)
+    predicted = {c: final.predict(queries, head) for head, c in enumerate(used)}
+    return torch.stack([predicted[c] for c in chosen]), [f"C = {c:g}" for c in chosen]
+
+
+def _best(fits, bank, labels, seed_of, held_out, grid) -> list[float]:
+    """For each seed the C that does best on its held-out images, those of all its masks together."""
+    scores = np.zeros((max(seed_of) + 1, len(grid), 2))
+    for number, (seed, held) in enumerate(zip(seed_of, held_out, strict=True)):
+        for place in range(len(grid)):
+            logits = fits.logits(bank[held], number * len(grid) + place)
+            right = (logits.argmax(1) == labels[held]).sum().item()
+            scores[seed, place] += right, -F.cross_entropy(logits, labels[held], reduction="sum").item()
+    return [grid[max(range(len(grid)), key=lambda i: tuple(table[i]))] for table in scores]
+
+
+def _starts(fits: LogisticRegression, heads: list[int]) -> LogisticRegression:
+    return LogisticRegression(fits.weight[heads], fits.bias[heads], fits.iterations[heads])
+
+
+def standardised(queries: torch.Tensor, bank: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both with the bank's mean and deviation taken out, in at most as many dimensions as the bank has images.
+
+    With fewer images than features the best weights lie in the span of the bank: the same problem, smaller.
+    """
+    dtype = precision(bank)
+    mean, deviation = bank.mean(0, dtype=torch.float64), bank.to(dtype).std(0, correction=0)
+    deviation = torch.where(deviation < 1e-8, 1.0, deviation)
+    queries, bank = (queries.to(dtype) - mean.to(dtype)) / deviation, (bank.to(dtype) - mean.to(dtype)) / deviation
+    if len(bank) < bank.shape[1]:
+        basis = torch.linalg.qr(bank.T)[0]  # (D, N)
+        queries, bank = queries @ basis, bank @ basis
+    return queries, bank
+
+
+def sgd_probe(queries, bank, labels, num_classes: int, seeds: Sequence[int]):
+    """Linear heads trained by SGD, one for each learning rate and weight decay, all at once; the best one is used.
+
+    As DINOv2's linear evaluation, but on features that are extracted once, without augmentation, and standardised, and
+    with weight decays beside its 0: momentum 0.9, a cosine to 0, ten passes. The head is chosen on the held-out tenth
+    and not trained again. With one image a class nothing can be held out, and the largest rate without decay is used.
+    """
+    queries, bank = standardised(queries.float(), bank.float())
+    queries, bank = queries.float(), bank.float()
+    settings = [(rate, decay) for rate in SGD_RATES for decay in SGD_DECAYS]
+    predicted, chosen = [], []
+    for seed in seeds:
+        masks = held_out_masks(labels.cpu().numpy(), seed)
+        held = torch.from_numpy(masks[0] if masks else np.zeros(len(bank), bool)).to(bank.device)
+        weight, bias = _train_heads(bank[~held], labels[~held], num_classes, settings, seed)
+        best = len(settings) - len(SGD_DECAYS)
+        if masks:
+            logits = torch.einsum("nd,hkd->hnk", bank[held], weight) + bias[:, None]
+            losses = torch.stack([F.cross_entropy(head, labels[held]) for head in logits])
+            right = (logits.argmax(2) == labels[held]).sum(1)
+            best = max(range(len(settings)), key=lambda h: (right[h].item(), -losses[h].item()))
+        predicted.append((queries @ weight[best].T + bias[best]).argmax(1))
+        chosen.append(f"rate {settings[best][0]:g}, decay {settings[best][1]:g}")
+    return torch.stack(predicted), chosen
+
+
+def _train_heads(features, labels, num_classes: int, settings, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights (H, K, D) and biases (H, K) after SGD with each head's learning rate and weight decay."""
+    heads, dim, device = len(settings), features.shape[1], features.device
+    rates, decays = torch.tensor(settings, device=device).unbind(1)  # (H,)
+    batch = min(SGD_BATCH, len(features))
+    steps = max(SGD_STEPS, SGD_EPOCHS * len(features) // batch)
+    rates = rates * batch / 256
+    generator = torch.Generator().manual_seed(seed)
+    weight = 0.01 * torch.randn(1, num_classes, dim, generator=generator)  # as DINOv2's heads begin
+    weight = weight.to(device).repeat(heads, 1, 1).flatten(0, 1)  # (H * K, D)
+    bias = torch.zeros(heads * num_classes, device=device)
+    velocity, bias_velocity = torch.zeros_like(weight), torch.zeros_like(bias)
+    order = torch.empty(0, dtype=torch.int64)
+    for step in range(steps):
+        if len(order) < batch:
+            order = torch.randperm(len(features), generator=generator)
+        rows, order = order[:batch].to(device), order[batch:]
+        chosen, targets = features[rows], labels[rows]
+        logits = torch.addmm(bias, chosen, weight.T).view(batch, heads, num_classes)
+        residual = logits.softmax(2)
+        residual -= F.one_hot(targets, num_classes)[:, None]
+        residual = residual.flatten(1) / batch
+        rate = (rates * (1 + np.cos(np.pi * step / steps)) / 2).repeat_interleave(num_classes)  # (H * K,)
+        velocity.mul_(0.9).addmm_(residual.T, chosen).add_(decays.repeat_interleave(num_classes)[:, None] * weight)
+        bias_velocity.mul_(0.9).add_(residual.sum(0))
+        weight -= rate[:, None] * velocity
+        bias -= rate * bias_velocity
+    return weight.view(heads, num_classes, dim), bias.view(heads, num_classes)
