@@ -73,7 +73,9 @@ def _room(rows: int, bank: torch.Tensor) -> torch.Tensor:
     return torch.full((rows, -(-len(bank) // GROUP) * GROUP), -torch.inf, device=bank.device)
 
 
-def _nearest(queries: torch.Tensor, bank: torch.Tensor, k: int, room: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _nearest(
+    queries: torch.Tensor, bank: torch.Tensor, k: int, room: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The k largest products, in falling order, and their places: (m, k) each.
 
     They lie in the k groups with the largest maxima: each of these holds one product at least as large as all that

@@ -32,6 +32,7 @@ from transformers.modeling_outputs import CausalLMOutput, MaskedLMOutput
 IGNORED = -100
 # Floats of logits at one time: small enough for a CPU's caches, large enough that a GPU's matrix units stay busy.
 _CPU_LOGITS, _GPU_LOGITS = 2**23, 2**28
+_TILE = 2048  # of the vocabulary at one time, on a CPU
 
 
 def linear_cross_entropy(
@@ -70,33 +71,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
         wanted = ctx.needs_input_grad[:3]
         exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         total = torch.zeros((), dtype=exact, device=hidden.device)
-        grad_hidden = torch.zeros_like(hidden) if wanted[0] else None
-        grad_weight = torch.zeros_like(weight, dtype=exact) if wanted[1] else None
-        grad_bias = torch.zeros_like(bias, dtype=exact) if bias is not None and wanted[2] else None
+        grads = (
+            torch.zeros_like(hidden) if wanted[0] else None,
+            torch.zeros_like(weight, dtype=exact) if wanted[1] else None,
+            torch.zeros_like(bias, dtype=exact) if bias is not None and wanted[2] else None,
+        )
         with torch.autocast(hidden.device.type, enabled=False):
             matrix = weight.to(hidden.dtype)  # (V, D)
             added = None if bias is None else bias.to(hidden.dtype)
+            one_chunk = _chunk_in_tiles if hidden.device.type == "cpu" and hidden.dtype == exact else _chunk
             for first in range(0, len(hidden), chunk_size):
-                rows = hidden[first : first + chunk_size]  # (c, D)
-                target = targets[first : first + chunk_size]  # (c,)
-                used = (target != IGNORED).to(exact)[:, None]
-                index = target.clamp(min=0)[:, None]
-                logits = (rows @ matrix.T if added is None else torch.addmm(added, rows, matrix.T)).to(exact)  # (c, V)
-                log_sum = logits.logsumexp(1, keepdim=True)
-                total += ((log_sum - logits.gather(1, index)) * used).sum()
-                if not any(wanted):
-                    continue
-                grad = logits.sub_(log_sum).exp_().scatter_add_(1, index, -torch.ones_like(log_sum)).mul_(used)
-                if grad_bias is not None:
-                    grad_bias += grad.sum(0)
-                grad = grad.to(hidden.dtype)
-                if grad_hidden is not None:
-                    torch.mm(grad, matrix, out=grad_hidden[first : first + chunk_size])
-                if grad_weight is not None and exact == hidden.dtype:
-                    grad_weight.addmm_(grad.T, rows)
-                elif grad_weight is not None:
-                    grad_weight += grad.T @ rows
-        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
+                here = slice(first, first + chunk_size)
+                grad_rows = None if grads[0] is None else grads[0][here]
+                total += one_chunk(hidden[here], matrix, added, targets[here], grad_rows, *grads[1:])
+        ctx.save_for_backward(*grads)
         ctx.dtypes = (hidden.dtype, weight.dtype, None if bias is None else bias.dtype)
         return total
 
@@ -108,6 +96,70 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         ]
         return *grads, None, None
+
+
+def _chunk(rows, matrix, added, target, grad_rows, grad_weight, grad_bias) -> torch.Tensor:
+    """The summed loss of some tokens (c, D); writes `grad_rows` and adds to the other gradients that are not None."""
+    exact = torch.float32 if rows.dtype != torch.float64 else torch.float64
+    used = (target != IGNORED).to(exact)[:, None]
+    index = target.clamp(min=0)[:, None]
+    logits = (rows @ matrix.T if added is None else torch.addmm(added, rows, matrix.T)).to(exact)  # (c, V)
+    log_sum = logits.logsumexp(1, keepdim=True)
+    total = ((log_sum - logits.gather(1, index)) * used).sum()
+    if grad_rows is None and grad_weight is None and grad_bias is None:
+        return total
+    grad = logits.sub_(log_sum).exp_().scatter_add_(1, index, -torch.ones_like(log_sum)).mul_(used)
+    if grad_bias is not None:
+        grad_bias += grad.sum(0)
+    grad = grad.to(rows.dtype)
+    if grad_rows is not None:
+        torch.mm(grad, matrix, out=grad_rows)
+    if grad_weight is not None and grad_weight.dtype == rows.dtype:
+        grad_weight.addmm_(grad.T, rows)
+    elif grad_weight is not None:
+        grad_weight += grad.T @ rows
+    return total
+
+
+def _chunk_in_tiles(rows, matrix, added, target, grad_rows, grad_weight, grad_bias) -> torch.Tensor:
+    """As `_chunk`, on a CPU: the vocabulary in tiles, so that what is not a matrix product stays in the cache.
+
+    A tile keeps exp(logits - its maximum). Its share of the softmax is that times one factor a token, known after the
+    last tile, which scales the small matrices (c, D) and never the tile.
+    """
+    used = (target != IGNORED).to(rows.dtype)[:, None]
+    own = matrix[target.clamp(min=0)]  # (c, D)
+    hit = (rows * own).sum(1, keepdim=True)
+    if added is not None:
+        hit = hit + added[target.clamp(min=0)][:, None]
+    tiles, maxima, sums = [], [], []
+    for first in range(0, len(matrix), _TILE):
+        here = matrix[first : first + _TILE]
+        tile = rows @ here.T if added is None else torch.addmm(added[first : first + _TILE], rows, here.T)  # (c, t)
+        maximum = tile.amax(1, keepdim=True)
+        tile.sub_(maximum).exp_()
+        tiles.append(tile)
+        maxima.append(maximum)
+        sums.append(tile.sum(1, keepdim=True))
+    maxima = torch.cat(maxima, 1)  # (c, tiles)
+    log_sum = (maxima + torch.cat(sums, 1).log()).logsumexp(1, keepdim=True)
+    total = ((log_sum - hit) * used).sum()
+    scales = (maxima - log_sum).exp() * used
+    for number, tile in enumerate(tiles):
+        here, scale = slice(number * _TILE, (number + 1) * _TILE), scales[:, number : number + 1]
+        if grad_rows is not None:
+            grad_rows.addcmul_(tile @ matrix[here], scale)
+        if grad_weight is not None:
+            grad_weight[here].addmm_(tile.T, rows * scale)
+        if grad_bias is not None:
+            grad_bias[here].addmv_(tile.T, scale[:, 0])
+    if grad_rows is not None:
+        grad_rows.addcmul_(own, used, value=-1)
+    if grad_weight is not None:
+        grad_weight.index_add_(0, target.clamp(min=0), rows * used, alpha=-1)
+    if grad_bias is not None:
+        grad_bias.index_add_(0, target.clamp(min=0), used[:, 0], alpha=-1)
+    return total
 
 
 @torch.no_grad()
