@@ -36,7 +36,7 @@ class CorpusArguments:
     vocab_size: int = field(default=8192, metadata={"help": "Entries of the BPE trained when no tokenizer is given."})
     block_size: int = field(default=256, metadata={"help": "Tokens in a training block."})
     document_mask: bool = field(
-        default=False, metadata={"help": "Keep attention inside a document. GPT-2 and BERT were trained without."}
+        default=False, metadata={"help": "Keep attention inside a document; off by default, as GPT-2 was trained."}
     )
     corpus: str | None = field(
         default=None, metadata={"help": "A folder made by tokenizers_train/tokenize_text.py, instead of --text_path."}

@@ -9,12 +9,15 @@ build goes on where it was, and the corpus appears whole or not at all.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import logging
 import os
 import re
 import shutil
+import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
@@ -65,19 +68,39 @@ class Corpus:
                 raise InputError(
                     f"{path} has {size:,} bytes where its manifest says {expected:,}; delete the folder and run again"
                 )
-            self._tokens.append(np.memmap(path, dtype=dtype, mode="r"))
-            self._ends.append(np.load(path.with_suffix(".npy"), mmap_mode="r"))
+            try:
+                ends = np.load(path.with_suffix(".npy"), mmap_mode="r")
+            except (OSError, ValueError):
+                ends = ()
+            if len(ends) != shard["documents"]:
+                raise InputError(f"{path.with_suffix('.npy')} is damaged or missing; delete the folder and run again")
+            self._tokens.append(np.memmap(path, dtype=dtype, mode="r") if expected else np.empty(0, dtype))
+            self._ends.append(ends)
         self._starts = np.cumsum([0] + [shard["tokens"] for shard in shards])  # the first token of each shard
+        self._counts = np.zeros(0, np.int64)
         self._first_document = np.cumsum([0] + [shard["documents"] for shard in shards])
+
+    def __reduce__(self):
+        return Corpus, (self.folder,)  # a worker maps the files itself
 
     def __len__(self) -> int:
         """The number of tokens."""
         return int(self._starts[-1])
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Tokens start to stop, int64, also across shards."""
+        """Tokens start to stop, int64, also across shards.
+
+        Raises:
+            InputError: one is larger than the manifest knows: the shard was damaged since.
+        """
         parts = [self._tokens[shard][a:b] for shard, a, b in self._stretches(start, stop)]
-        return np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
+        tokens = np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
+        if len(tokens) and tokens.max() > self.manifest["largest"]:
+            raise InputError(
+                f"{self.folder} is damaged: it holds the token id {tokens.max():,}, over the largest of its manifest, "
+                f"{self.manifest['largest']:,}; delete the folder and run again"
+            )
+        return tokens
 
     def document_ids(self, start: int, stop: int) -> np.ndarray:
         """Which document each of the tokens start to stop belongs to, int64."""
@@ -88,12 +111,21 @@ class Corpus:
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
     def frequencies(self, vocab_size: int) -> np.ndarray:
-        """How often each token id occurs, (vocab_size,) int64; read once, some of it at a time."""
-        counts = np.zeros(vocab_size, np.int64)
-        for shard in self._tokens:
-            for first in range(0, len(shard), 2**22):
-                counts += np.bincount(shard[first : first + 2**22], minlength=vocab_size)
-        return counts
+        """How often each token id occurs, (vocab_size,) int64; read once, some of it at a time.
+
+        Raises:
+            InputError: an id lies over the vocabulary.
+        """
+        if len(self._counts) != vocab_size:
+            counts = np.zeros(vocab_size, np.int64)
+            for shard in self._tokens:
+                for first in range(0, len(shard), 2**22):
+                    found = np.bincount(shard[first : first + 2**22], minlength=vocab_size)
+                    if len(found) > vocab_size:
+                        raise InputError(self._over(len(found) - 1, vocab_size))
+                    counts += found
+            self._counts = counts
+        return self._counts
 
     def duplicate_share(self, limit: int = 10_000) -> float:
         """The share of the first documents of each shard, `limit` at most, that are the same as an earlier one."""
@@ -113,10 +145,13 @@ class Corpus:
     def check_vocabulary(self, vocab_size: int) -> None:
         """Raises InputError if a token id lies over the vocabulary."""
         if self.manifest["largest"] >= vocab_size:
-            raise InputError(
-                f"{self.folder} holds the token id {self.manifest['largest']:,}, but the vocabulary has "
-                f"{vocab_size:,} entries; make the corpus again with this tokenizer"
-            )
+            raise InputError(self._over(self.manifest["largest"], vocab_size))
+
+    def _over(self, token: int, vocab_size: int) -> str:
+        return (
+            f"{self.folder} holds the token id {token:,}, but the vocabulary has {vocab_size:,} entries; "
+            "make the corpus again with this tokenizer"
+        )
 
     def _stretches(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """The shards that hold tokens start to stop, with the range inside each."""
@@ -172,24 +207,39 @@ def build_corpus(
         if _is_made_from(folder, identity):
             return Corpus(folder)
         logger.warning("%s is not of this text, tokenizer and version: building it again", folder)
-    staging = folder.with_name(f".{folder.name}.building")
-    if staging.exists() and _read_json(staging / "identity.json") != identity:
-        shutil.rmtree(staging)
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    staging = folder.with_name(f".{folder.name}.{digest}.building")  # shared by those alone who build the same
     try:
         staging.mkdir(parents=True, exist_ok=True)
-        _write_json(staging / "identity.json", identity)
         count = _make_shards(texts, tokenizer, staging, end_token_id, part, parts, shard_characters)
         if count == 0:
             raise InputError("the text holds no document")
-        joined = _join(staging, folder, identity, getattr(texts, "source", "text"), len(tokenizer), count)
+        with _alone(folder, identity, digest):
+            if not _is_made_from(folder, identity):
+                return _join(staging, folder, identity, getattr(texts, "source", "text"), len(tokenizer), count)
     except InputError:
         shutil.rmtree(staging, ignore_errors=True)
         raise
     except OSError as error:
-        if _is_made_from(folder, identity):
-            return Corpus(folder)  # another process built the same at the same time and was first
-        raise InputError(f"cannot write the corpus {folder}: {error.strerror or error}") from error
-    return Corpus(folder) if joined is None and _is_made_from(folder, identity) else joined
+        if not _is_made_from(folder, identity):
+            raise InputError(f"cannot write the corpus {folder}: {error.strerror or error}") from error
+    shutil.rmtree(staging, ignore_errors=True)
+    return Corpus(folder)  # another process built the same at the same time and was first
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, identity: dict[str, Any], digest: str) -> Iterator[None]:
+    """One process at a time, on one machine or on several that share a file system with locks.
+
+    The lock's file goes once the corpus is there: whoever still waits for it then finds the corpus.
+    """
+    path = folder.with_name(f".{folder.name}.{digest}.lock")
+    with open(path, "w") as file:
+        with contextlib.suppress(OSError):  # a file system without locks: as well as it goes
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    if _is_made_from(folder, identity):
+        path.unlink(missing_ok=True)
 
 
 def _is_made_from(folder: Path, identity: dict[str, Any]) -> bool:
@@ -233,7 +283,7 @@ def _numbered(texts: Iterable[str], shard_characters: int) -> Iterator[tuple[int
 def _write_shard(documents, backend, staging: Path, number: int, end: int, dtype, cut: bool, bar) -> None:
     """Writes one shard under other names and renames it when it is whole; its .json comes last."""
     target = staging / _name(number)
-    scratch = staging / f".{target.name}.{os.getpid()}"
+    scratch = staging / f".{target.name}.{uuid.uuid4().hex}"
     ends, total, size, largest = [], 0, 0, end
     ending = np.array([end], dtype).tobytes()
     try:
@@ -329,7 +379,7 @@ def _join(
     manifest |= {key: sum(shard[key] for shard in shards) for key in ("tokens", "documents", "bytes")}
     manifest |= {"largest": max(shard["largest"] for shard in shards), "shards": shards}
     _write_json(staging / "manifest.json", manifest)
-    for path in [*records, staging / "identity.json", *staging.glob(".*")]:  # hidden: left by a process that was killed
+    for path in [*records, *staging.glob(".*")]:  # hidden: left by a process that was killed
         path.unlink(missing_ok=True)
     if folder.exists():
         shutil.rmtree(folder)
@@ -349,6 +399,6 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    staging = path.with_name(f".{path.name}.{os.getpid()}")
+    staging = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     staging.write_text(json.dumps(value, indent=1))
     staging.replace(path)

@@ -34,6 +34,10 @@ IDENTITY = (
     "optim_args",
     "seed",
     "data_seed",
+    "bf16",
+    "fp16",
+    "neftune_noise_alpha",
+    "average_tokens_across_devices",
 )
 
 
@@ -99,6 +103,8 @@ class PretrainingArguments(TrainingArguments):
     overwrite: bool = field(default=False, metadata={"help": "Delete the run in output_dir and start anew."})
 
     def __post_init__(self):
+        if self.label_smoothing_factor:
+            raise InputError("--label_smoothing_factor is not for pretraining: the losses here have none")
         _choose("learning_rate_scaling", self.learning_rate_scaling, SCALINGS)
         _choose("large_batch", self.large_batch, LARGE_BATCHES)
         if self.large_batch_chunk < 1:

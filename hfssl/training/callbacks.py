@@ -113,6 +113,12 @@ class Progress(TrainerCallback):
             for unit in ("tokens", "images", "samples")
             if f"{unit}_per_second" in logs
         ]
+        if "loss" in logs and "grad_norm" in logs:
+            parts.append(f"gradient {logs['grad_norm']:.3g}")
+        if "mfu" in logs:
+            parts.append(f"{100 * logs['mfu']:.0f} % of the peak")
+        if logs.get("data_wait", 0) >= 0.005:
+            parts.append(f"{100 * logs['data_wait']:.0f} % waiting for data")
         if self._bar is not None:
             self._bar.set_postfix_str(", ".join(parts))
             return
@@ -180,8 +186,6 @@ class Samples(TrainerCallback):
         self._write(args, state, **kwargs)
 
     def _write(self, args, state, model=None, **kwargs) -> None:
-        if not state.is_world_process_zero:
-            return
         training = model.training
         model.eval()
         texts = {
@@ -189,6 +193,8 @@ class Samples(TrainerCallback):
             for prompt in self._prompts
         }
         model.train(training)
+        if not state.is_world_process_zero:  # it took part all the same: where the weights are in parts all must
+            return
         state.log_history.append({"step": state.global_step, "samples": texts})
         for prompt, text in texts.items():
             logger.info("step %d: %s|%s", state.global_step, prompt, text)

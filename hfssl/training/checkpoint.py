@@ -8,6 +8,7 @@ would look like a resume and be none.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 MANIFEST = "checkpoint.json"
 # What a resume needs beside the model: one file or folder for each, also as FSDP and DeepSpeed name them.
 STATE = {
-    "optimizer": ("optimizer*", "global_step*", "pytorch_model_fsdp*"),
+    "optimizer": ("optimizer*", "global_step*"),
     "scheduler": ("scheduler.pt", "global_step*"),
     "random state": ("rng_state*.pth",),
 }
@@ -40,10 +41,13 @@ def publish(staging: str | Path, final: str | Path) -> None:
     (staging / MANIFEST).write_text(json.dumps({"version": 1, "files": files}, indent=1))
     for path in [*_files(staging), staging]:
         _flush(path)
+    aside = final.with_name(f".old-{final.name}")
     if final.exists():  # the same step saved again, by a run that was resumed from an older checkpoint
-        shutil.rmtree(final)
+        shutil.rmtree(aside, ignore_errors=True)
+        final.rename(aside)
     os.replace(staging, final)
     _flush(final.parent)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def fault(checkpoint: str | Path) -> str | None:
@@ -60,7 +64,7 @@ def fault(checkpoint: str | Path) -> str | None:
         return f"{MANIFEST} is damaged"
     for name, (size, digest) in files.items():
         path = checkpoint / name
-        if not path.exists() and any(Path(name).match(form) for forms in STATE.values() for form in forms):
+        if not path.exists() and any(_is_of(name, forms) for forms in STATE.values()):
             continue
         if not path.is_file():
             return f"{name} is missing"
@@ -72,10 +76,48 @@ def fault(checkpoint: str | Path) -> str | None:
 
 
 def missing_state(checkpoint: str | Path) -> list[str]:
-    """Which parts of the training state a checkpoint lacks: of "optimizer", "scheduler", "random state"."""
-    return [
-        name for name, forms in STATE.items() if not any(path for form in forms for path in Path(checkpoint).glob(form))
+    """Which parts of the training state a checkpoint lacks: of "optimizer", "scheduler", "random state".
+
+    A part lacks if it was never written, or if one of its files is gone: each process has a random state of its own.
+    """
+    checkpoint = Path(checkpoint)
+    gone = [
+        name for name in json.loads((checkpoint / MANIFEST).read_text())["files"] if not (checkpoint / name).exists()
     ]
+    return [
+        part
+        for part, forms in STATE.items()
+        if not any(path for form in forms for path in checkpoint.glob(form))
+        or any(_is_of(name, forms) for name in gone)
+    ]
+
+
+def _is_of(name: str, forms: tuple[str, ...]) -> bool:
+    """Whether a file of the manifest, or the folder that it is in, has one of the names."""
+    return any(Path(Path(name).parts[0]).match(form) for form in forms)
+
+
+def check_writable(output_dir: str | Path) -> None:
+    """Raises an InputError if nothing can be written there; makes nothing."""
+    folder = Path(output_dir).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write to {output_dir}: {folder} is read-only or no folder; give another --output_dir")
+
+
+def why_not_written(error: BaseException, folder: str | Path) -> str:
+    """What the system said, which safetensors and torch hide behind errors of their own."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    with contextlib.suppress(OSError):
+        free = shutil.disk_usage(folder).free
+        if free < 2**26:
+            return f"No space left on device ({free / 2**20:.0f} MiB free): {error}"
+    return str(error)
 
 
 def checkpoints(output_dir: str | Path) -> list[Path]:

@@ -79,6 +79,7 @@ def run(trainer: PretrainingTrainer) -> dict[str, float]:
 def _leave_if_stopped(trainer) -> None:
     if trainer.stop.received is None:
         return
+    trainer.save_if_missing()
     name, step = signal.Signals(trainer.stop.received).name, trainer.state.global_step
     saved = f"after step {step}; the checkpoint is in {trainer.args.output_dir}" if step else "before the first step"
     logger.info("Stopped by %s %s; the same command goes on from there", name, saved)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shutil
 import time
@@ -15,6 +16,7 @@ import transformers.trainer
 from accelerate import skip_first_batches as accelerate_skip_first_batches
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from transformers import Trainer, set_seed
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback, TrainerState
 
@@ -23,11 +25,13 @@ from hfssl.data.sampling import OrderedBatches, OrderedDataLoader, hash_key, sin
 from hfssl.errors import InputError
 from hfssl.evaluation.language import score_language, together, unigram_loss
 from hfssl.training.callbacks import Progress, Samples, StopOnSignal, Stopped, UnigramDiagnosis
-from hfssl.training.checkpoint import newest, publish, rotate, step_of
+from hfssl.training.checkpoint import check_writable, newest, publish, rotate, step_of, why_not_written
 from hfssl.training.large_batch import hold_statistics_in_backward, is_contrastive, prepare_batch
 from hfssl.training.optim import TIMM, build_optimizer, decayed, scaled_learning_rate, schedule_options
 from hfssl.training.random_state import random_state, set_random_state
 from hfssl.training.throughput import Meter, matmul_peak, training_flops_per_token
+
+logger = logging.getLogger(__name__)
 
 POSITION = "position.json"
 MASKED = ("bert", "modernbert")  # their loss is of the hidden tokens alone, so no bits a byte
@@ -53,6 +57,7 @@ class PretrainingTrainer(Trainer):
     """
 
     def __init__(self, model, args, train_dataset=None, **kwargs):
+        check_writable(args.output_dir)
         if train_dataset is not None:  # Trainer makes the output folder: a batch over the data is refused before
             OrderedBatches(len(train_dataset), args.train_batch_size, world_size=args.world_size)
         prepare_batch(model, args)
@@ -62,10 +67,11 @@ class PretrainingTrainer(Trainer):
             self.model.to(memory_format=torch.channels_last)
         if is_contrastive(self.model):
             self.label_names = []  # its loss needs none, also in evaluation
-        # Stock heads but the causal ones take the count of labels and ignore it, so that their loss grows with the
-        # number of accumulation steps (transformers issue 47688). They do not get it: `compute_loss` weighs their mean.
-        self._weighs_means = not (hasattr(self.model, "count_targets") or self._loss_shifts_labels)
+        # Most stock heads take the count of labels and ignore it, so that their loss grows with the number of
+        # accumulation steps (transformers issue 47688). None of them gets it: `compute_loss` weighs their means.
+        self._weighs_means = not hasattr(self.model, "count_targets")
         self.model_accepts_loss_kwargs &= not self._weighs_means
+        self._first_label = int(type(self.model).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
         self.stop = StopOnSignal()
         self.add_callback(self.stop)
         for printer in (ProgressCallback, PrinterCallback):
@@ -111,11 +117,13 @@ class PretrainingTrainer(Trainer):
         """
         if resume_from_checkpoint:
             step, folder = step_of(resume_from_checkpoint), Path(resume_from_checkpoint)
-            if step >= self.planned_steps():
+            self._carried = json.loads((folder / POSITION).read_text())
+            planned = self._plan_rest(step)
+            if step >= planned:
+                self._carried = None
                 self._load_from_checkpoint(resume_from_checkpoint)
                 self.state = TrainerState.load_from_json(str(folder / TRAINER_STATE_NAME))
                 return None
-            self._carried = json.loads((folder / POSITION).read_text())
             self._offset = self._carried["samples"] - self._samples_before(step)
         try:
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
@@ -148,6 +156,20 @@ class PretrainingTrainer(Trainer):
         )
         return super().create_scheduler(num_training_steps, optimizer)
 
+    def _plan_rest(self, step: int) -> int:
+        """The last step of the run, from the samples that are seen; with another global batch the steps are others.
+
+        `max_steps` counts steps whatever their size; a number of passes is a number of samples.
+        """
+        now, before = self.args.global_batch, self._carried["global_batch"]
+        if now == before:
+            return self.planned_steps()
+        logger.warning("The global batch was %d samples and is now %d, with the same learning rate", before, now)
+        if self.args.max_steps <= 0:
+            left = self._samples_before(self.planned_steps()) - self._carried["samples"]
+            self.args.max_steps = step + max(0, math.ceil(left / now))
+        return self.planned_steps()
+
     def _samples_before(self, step: int) -> int:
         """Samples of all processes before an optimizer step, counted from the offset's place."""
         loader = self.get_train_dataloader()
@@ -159,13 +181,19 @@ class PretrainingTrainer(Trainer):
     def _stop_after_whole_step(self) -> None:
         """Between two micro-batches or in an evaluation: forgets the step in hand, saves the one before."""
         if self._step_begun == self.state.global_step and self._at_step_begin is not None:
-            state, loss = self._at_step_begin
+            state, loss, buffers = self._at_step_begin
             set_random_state(state)
             self._tr_loss.copy_(loss)
-        final = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        if self.state.global_step and not final.exists():
-            self._save_checkpoint(self.model, trial=None)
+            for name, buffer in self.model.named_buffers():
+                buffer.copy_(buffers[name])
+        self.save_if_missing()
         self.callback_handler.on_train_end(self.args, self.state, self.control)
+
+    def save_if_missing(self) -> None:
+        """A checkpoint of the step in hand, if it has none."""
+        final = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        if self.state.global_step and not self.stop.most(int(final.exists())):
+            self._save_checkpoint(self.model, trial=None)
 
     def get_batch_samples(self, *args, **kwargs):
         began = time.perf_counter()
@@ -181,12 +209,16 @@ class PretrainingTrainer(Trainer):
         if hasattr(self.model, "count_targets"):
             count = sum(self.model.count_targets(batch["labels"]) for batch in batch_samples)
         elif self._weighs_means and batch_samples and "labels" in batch_samples[0]:
-            count = sum((batch["labels"] != IGNORED).sum() for batch in batch_samples)
+            count = sum(self._count_labels(batch["labels"]) for batch in batch_samples)
         else:
             return super()._get_num_items_in_batch(batch_samples, device)
         if self.args.world_size > 1 and self.args.average_tokens_across_devices:
             count = self.accelerator.gather(count.to(device)).sum()
-        return count.to(device)
+        return count.to(device, non_blocking=True)
+
+    def _count_labels(self, labels: torch.Tensor) -> torch.Tensor:
+        """Of a stock model: nothing predicts the first label of a left-to-right one."""
+        return (labels[..., self._first_label :] != IGNORED).sum() if labels.ndim > 1 else (labels != IGNORED).sum()
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """As transformers'; a head that gives the mean of its own batch counts by its share of the step's labels."""
@@ -194,7 +226,7 @@ class PretrainingTrainer(Trainer):
         weighs = self._weighs_means and num_items_in_batch is not None
         if weighs:
             processes = self.args.world_size if self.args.average_tokens_across_devices else 1
-            loss = loss * ((inputs["labels"] != IGNORED).sum() * processes / num_items_in_batch)
+            loss = loss * (self._count_labels(inputs["labels"]) * processes / num_items_in_batch)
         self.loss_is_scaled_for_ga = True if weighs else None
         return (loss, outputs) if return_outputs else loss
 
@@ -207,6 +239,12 @@ class PretrainingTrainer(Trainer):
         """Of training up to the last log line, summed over all parts of an interrupted run."""
         return next((entry["seconds"] for entry in reversed(self.state.log_history) if "seconds" in entry), 0.0)
 
+    def _prepare_input(self, data):
+        """Pinned memory goes to the device while that is busy; transformers waits for each tensor."""
+        if isinstance(data, torch.Tensor) and not self.is_deepspeed_enabled:
+            return data.to(self.args.device, non_blocking=True)
+        return super()._prepare_input(data)
+
     def _prepare_inputs(self, inputs):
         """A collator may make a part of the batch, or all of it, where the model is (`data/collators.py`)."""
         on_device = getattr(self.data_collator, "on_device", None)
@@ -218,7 +256,8 @@ class PretrainingTrainer(Trainer):
         if self._step_begun != self.state.global_step:
             self._step_begun = self.state.global_step
             if self.args.gradient_accumulation_steps > 1:  # only then can a signal come in the middle of a step
-                self._at_step_begin = random_state(), self._tr_loss.clone()
+                buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}  # BatchNorm's
+                self._at_step_begin = random_state(), self._tr_loss.clone(), buffers
         if "input_ids" in inputs:
             self._meter.count("tokens", inputs["input_ids"].numel())
         else:
@@ -243,7 +282,8 @@ class PretrainingTrainer(Trainer):
                 else 1
             )
             flops = training_flops_per_token(self.model, inputs["input_ids"].shape[1], share)
-        dtype = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else torch.float32
+        precision = self.accelerator.mixed_precision  # which --bf16 sets, and accelerate's own config file too
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
         self._meter = Meter(flops, lambda: matmul_peak(str(self.args.device), dtype))
         self._began = self._meter.start() - self.seconds
 
@@ -326,9 +366,7 @@ class PretrainingTrainer(Trainer):
     def _save_checkpoint(self, model, trial) -> None:
         """Writes a checkpoint aside and publishes it; if that fails, nothing of it stays and the last good one does."""
         self.store_flos()
-        broken = not all(bool(weight.isfinite().all()) for weight in model.parameters())
-        if self.stop.most(int(broken)):
-            raise InputError(self._not_finite("a weight"))
+        self._refuse_broken_weights()
         output_dir = Path(self.args.output_dir)
         final = output_dir / f"checkpoint-{self.state.global_step}"
         staging = output_dir / f".{final.name}"
@@ -342,13 +380,18 @@ class PretrainingTrainer(Trainer):
             shutil.rmtree(staging, ignore_errors=True)
             last = newest(output_dir)
             stays = f"the last good checkpoint is {last}" if last else "there is no earlier checkpoint"
-            raise InputError(f"cannot save {final}: {error}; {stays}") from error
+            raise InputError(f"cannot save {final}: {why_not_written(error, output_dir)}; {stays}") from error
         self._main_process_does(
             lambda: rotate(output_dir, self.args.save_total_limit, self.state.best_model_checkpoint)
         )
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(final))
         self._meter.pause(time.perf_counter() - began)
+
+    def _refuse_broken_weights(self) -> None:
+        broken = not all(bool(weight.isfinite().all()) for weight in self.model.parameters())
+        if self.stop.most(int(broken)):
+            raise InputError(self._not_finite("a weight"))
 
     def _write_checkpoint(self, staging: Path, final: Path) -> None:
         self.save_model(str(staging), _internal_call=True)
@@ -367,6 +410,7 @@ class PretrainingTrainer(Trainer):
         if self.args.should_save:
             position = {
                 "samples": self._samples_before(self.state.global_step),
+                "global_batch": self.args.global_batch,
                 "last_logged": self._globalstep_last_logged,
                 "losses": losses,
                 "evaluate": self._evaluating,
@@ -401,12 +445,13 @@ class PretrainingTrainer(Trainer):
         """Writes the trained model into the output folder, each file whole or not at all."""
         output_dir = Path(self.args.output_dir)
         staging = output_dir / ".final"
+        self._refuse_broken_weights()
         self._main_process_does(lambda: shutil.rmtree(staging, ignore_errors=True))
         try:
             self.save_model(str(staging), _internal_call=True)
         except Exception as error:
             shutil.rmtree(staging, ignore_errors=True)
-            raise InputError(f"cannot save the model in {output_dir}: {error}") from error
+            raise InputError(f"cannot save the model in {output_dir}: {why_not_written(error, output_dir)}") from error
         if self.args.should_save:
             for path in sorted(staging.iterdir()):
                 path.replace(output_dir / path.name)

@@ -4,6 +4,7 @@ import copy
 import json
 import multiprocessing
 import os
+import pickle
 import shutil
 import signal
 import time
@@ -139,7 +140,7 @@ def test_a_killed_build_leaves_no_corpus_and_goes_on(tmp_path, texts, tokenizer,
     spawn = multiprocessing.get_context("spawn")
     process = spawn.Process(target=_build_slowly, args=(Named(texts), tmp_path / "bpe", target))
     process.start()
-    while len(list(tmp_path.glob(".killed.building/shard-*.json"))) < shards and process.is_alive():
+    while len(list(tmp_path.glob(".killed.*.building/shard-*.json"))) < shards and process.is_alive():
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
@@ -148,7 +149,8 @@ def test_a_killed_build_leaves_no_corpus_and_goes_on(tmp_path, texts, tokenizer,
     made = []
     write = module._write_shard
     monkeypatch.setattr(module, "_write_shard", lambda *arguments: (made.append(arguments[3]), write(*arguments)))
-    (tmp_path / ".killed.building" / ".shard-00000.1.bin").write_bytes(b"half")
+    staging = next(tmp_path.glob(".killed.*.building"))
+    (staging / ".shard-00000.1.bin").write_bytes(b"half")
     build_corpus(Named(texts), tokenizer, target, end, shard_characters=SMALL)
     assert min(made) >= shards, "finished shards were made again"
     build_corpus(Named(texts), tokenizer, tmp_path / "whole", end, shard_characters=SMALL)
@@ -176,6 +178,38 @@ def test_a_full_disk_is_one_line(tmp_path, texts, tokenizer, monkeypatch):
     with pytest.raises(InputError, match=r"cannot write the corpus .*: No space left on device"):
         build_corpus(texts, tokenizer, tmp_path / "c", 0)
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("damage", ["missing", "half", "other"])
+def test_damaged_document_ends(tmp_path, texts, tokenizer, damage):
+    build_corpus(texts, tokenizer, tmp_path / "c", 0)
+    path = tmp_path / "c" / "shard-00000.npy"
+    if damage == "missing":
+        path.unlink()
+    elif damage == "half":
+        path.write_bytes(path.read_bytes()[:70])
+    else:
+        np.save(path, np.array([3]))
+    with pytest.raises(InputError, match=r"shard-00000.npy is damaged or missing; delete the folder and run again"):
+        Corpus(tmp_path / "c")
+
+
+def test_a_damaged_token_is_found_when_it_is_read(tmp_path, texts, tokenizer):
+    corpus = build_corpus(texts, tokenizer, tmp_path / "c", 0)
+    tokens = np.memmap(tmp_path / "c" / "shard-00000.bin", np.uint16, "r+")
+    tokens[5] = 65_535
+    tokens.flush()
+    with pytest.raises(InputError, match=r"is damaged: it holds the token id 65,535, over the largest"):
+        Blocks(corpus, 16)[0]
+    with pytest.raises(InputError, match=r"holds the token id 65,535, but the vocabulary has"):
+        Corpus(tmp_path / "c").frequencies(len(tokenizer))
+
+
+def test_a_worker_gets_the_folder_and_not_the_tokens(tmp_path, texts, tokenizer):
+    corpus = build_corpus(texts, tokenizer, tmp_path / "c", 0)
+    sent = pickle.dumps(Blocks(corpus, 16))
+    assert len(sent) < 2000 < 2 * len(corpus)
+    assert np.array_equal(pickle.loads(sent)[3]["input_ids"], Blocks(corpus, 16)[3]["input_ids"])
 
 
 def test_a_shard_shorter_than_its_manifest(tmp_path, texts, tokenizer):
@@ -265,18 +299,40 @@ def test_the_first_token_of_a_document_is_no_label(tmp_path, texts, tokenizer):
     assert np.array_equal(batch["input_ids"][0].numpy(), item["input_ids"])
 
 
-def test_two_that_build_the_same_corpus_at_once_both_get_it(tmp_path, monkeypatch, texts, tokenizer):
-    """The second finds the first's folder in its place when it comes to its own."""
-    join, inner = module._join, []
+def _build_at_once(texts, tokenizer, target, part, parts, start, results):
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # a forked process has none of the parent's threads
+    for number in range(8):
+        start.wait()
+        try:
+            build_corpus(texts, tokenizer, target / str(number), 0, part, parts, shard_characters=SMALL)
+            results.put(None)
+        except BaseException as error:
+            results.put(repr(error))
 
-    def slower(*args):
-        monkeypatch.setattr(module, "_join", join)
-        inner.append(build_corpus(texts, tokenizer, tmp_path / "corpus", 0))
-        return join(*args)
 
-    monkeypatch.setattr(module, "_join", slower)
-    outer = build_corpus(texts, tokenizer, tmp_path / "corpus", 0)
-    assert len(outer) == len(inner[0]) > 0 and outer.manifest == inner[0].manifest
+@pytest.mark.parametrize("parts", [[None] * 3, [0, 1, 2], [0, 1, 0, 1]])
+def test_builds_at_once(tmp_path, texts, tokenizer, parts):
+    """The same build several times, the parts of one build, and both: each ends well, and the corpus is whole."""
+    whole = build_corpus(Named(texts), tokenizer, tmp_path / "whole", 0, shard_characters=SMALL)
+    fork = multiprocessing.get_context("fork")
+    start, results = fork.Barrier(len(parts)), fork.Queue()
+    count = len({part for part in parts if part is not None}) or 1
+    processes = [
+        fork.Process(
+            target=_build_at_once, args=(Named(texts), tokenizer, tmp_path / "made", part, count, start, results)
+        )
+        for part in parts
+    ]
+    for process in processes:
+        process.start()
+    said = [results.get(timeout=60) for _ in range(8 * len(parts))]
+    for process in processes:
+        process.join()
+    assert said == [None] * len(said), said
+    for number in range(8):
+        made = Corpus(tmp_path / "made" / str(number))
+        assert made.manifest == whole.manifest and np.array_equal(made.read(0, len(made)), whole.read(0, len(whole)))
+    assert not list((tmp_path / "made").glob(".*")), "nothing is left beside the corpora"
 
 
 def test_a_corpus_of_another_version_is_refused(tmp_path, texts, tokenizer):
