@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from transformers import set_seed
 
 from hfssl.benchmarking import compare, median, peak_rss, run_arms, show, step_seconds, write_json
 from hfssl.config import parse_config
@@ -43,7 +42,7 @@ def collate(items):
 def measure(args: BenchmarkArguments) -> dict:
     """One arm in this process."""
     base = peak_rss()
-    set_seed(0)
+    torch.manual_seed(0)
     data = [{"pixel_values": torch.randn(2, 3, 24, 24)} for _ in range(args.images)]
     config = SimCLRConfig(
         backbone="resnet10t", stem="cifar", backbone_kwargs=BACKBONE, image_size=24, projection_norm="layernorm"
