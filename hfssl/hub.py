@@ -74,11 +74,12 @@ def write_model_card(
         tags=["hfssl", "self-supervised", model_type],
         pipeline_tag=pipeline_tag,
     )
+    labels = "with" if run.get("collator", {}).get("labels") else "without"
     rows = [(name, value) for name, value in figures]
     rows += [(name, f"{value:.4f}") for name, value in run.get("metrics", {}).items() if name in SHOWN]
     parts = [
         f"# {folder.resolve().name}",
-        f"Pretrained from scratch, without labels, with hfssl {__version__}.",
+        f"Pretrained from scratch, {labels} labels, with hfssl {__version__}.",
         f"Method: {PAPERS.get(model_type, model_type)}.",
         "## Load it",
         f"```python\n{loading_code(folder, run.get('repository'))}\n```",

@@ -177,6 +177,25 @@ def test_without_a_gpu_the_gpu_benchmark_is_refused(monkeypatch):
         main_of("gpu_text.py")([])
 
 
+def test_both_arms_of_nt_xent_have_one_loss(capsys):
+    pytest.importorskip("lightly")
+    found = {}
+    for arm in ("hfssl", "lightly"):
+        main_of("nt_xent.py")(["--arm", arm, "--pairs", "50", "--calls", "1"])
+        found[arm] = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert found[arm]["extra MiB"] >= 0 and found[arm]["seconds"] > 0
+    assert found["hfssl"]["loss"] == pytest.approx(found["lightly"]["loss"], rel=1e-6)
+
+
+def test_all_arms_of_a_large_batch_have_one_loss(capsys):
+    found = []
+    for arm in ("none", "chunk", "checkpoint"):
+        main_of("large_batch.py")(["--arm", arm, "--images", "4", "--chunk", "3", "--steps", "2"])
+        found.append(json.loads(capsys.readouterr().out.splitlines()[-1]))
+    assert found[0]["losses"] == pytest.approx(found[1]["losses"], rel=1e-5)
+    assert found[0]["losses"] == pytest.approx(found[2]["losses"], rel=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "flags"),
@@ -184,6 +203,8 @@ def test_without_a_gpu_the_gpu_benchmark_is_refused(monkeypatch):
         ("text_prepare.py", ["--repeats", "1", "--megabytes", "1"]),
         ("text_step.py", ["--repeats", "1", "--steps", "2", "--models", "toy-bert", "toy-gpt"]),
         ("gpu_text.py", ["--repeats", "2", "--smoke"]),
+        ("nt_xent.py", ["--repeats", "1", "--pairs", "64"]),
+        ("large_batch.py", ["--repeats", "1", "--images", "4", "--steps", "2"]),
     ],
 )
 def test_a_program_runs_from_the_command_line(run_command, tmp_path, program, flags):

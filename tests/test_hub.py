@@ -26,6 +26,13 @@ def save_simclr(folder):
     SimCLRForPreTraining(config).save_pretrained(folder)
 
 
+def test_a_card_says_whether_labels_were_used(tmp_path):
+    save_simclr(tmp_path)
+    for collator, says in (({}, "without labels"), ({"labels": True}, "with labels")):
+        write_model_card(tmp_path, RUN | {"collator": collator})
+        assert f"Pretrained from scratch, {says}, with hfssl" in (tmp_path / "README.md").read_text()
+
+
 @pytest.mark.parametrize("save", [save_gpt, save_simclr])
 def test_a_card_says_what_was_done_and_how_to_load_it(tmp_path, save, monkeypatch):
     folder = tmp_path / "model"

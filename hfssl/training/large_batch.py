@@ -3,7 +3,7 @@
 A contrastive loss compares the images of a batch, so its batch cannot be cut into pieces whose gradients are added up:
 gradient accumulation gives several small batches, not a large one. Both ways here give the gradient of the whole batch.
 
-* `chunk`: the two passes of GradCache (Gao et al. 2021, section 3.2). The images are encoded some at a time and only
+* `chunk`: the two passes of GradCache (Gao et al. 2021, section 3). The images are encoded some at a time and only
   the embeddings are kept; the loss of the whole batch tells the gradient of each embedding; each chunk is then encoded
   again and sends it on. What is held at once is a chunk. Batch statistics would be those of a chunk, and fixing them
   would drop their gradient, so a model with BatchNorm is refused.

@@ -28,7 +28,7 @@ SCALINGS = {"none": "{rate:g}", "linear": "{rate:g} x {batch} / 256", "sqrt": "{
 
 
 def scale_learning_rate(rate: float, scaling: str, batch: int) -> float:
-    """The learning rate for a batch of so many images (SimCLR, section 2.2 and appendix B.1).
+    """The learning rate for a batch of so many images (SimCLR, section 2.3 and appendix B.1).
 
     The paper's base rate is 0.3 with "linear", and 0.075 with "sqrt", which suits small batches better.
     """
