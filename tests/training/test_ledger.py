@@ -74,6 +74,16 @@ def test_processes_share_the_work(tmp_path):
     assert len({pid for _, pid in begun(tmp_path)}) == 3, "each process has done some"
 
 
+def test_a_job_that_was_done_between_the_look_and_the_claim_is_not_done_again(tmp_path):
+    class Late(Ledger):
+        def _claim(self, name):
+            if not (tmp_path / "begun").exists():
+                start(tmp_path).join(30)
+            return super()._claim(name)
+
+    assert len(Late(tmp_path / "ledger.jsonl").run(JOBS, Worker(tmp_path))) == len(begun(tmp_path)) == len(JOBS)
+
+
 @pytest.mark.distributed
 def test_a_job_is_free_at_once_when_its_process_is_killed(tmp_path):
     """The other process waits for the job that is being done, and takes it over."""
