@@ -38,12 +38,12 @@ def main(argv=None):
         model=CPCConfig,
         argv=argv,
     )
+    if config.objective == "image" and frames.frame_path:
+        raise InputError("--frame_path gives pairs of frames, which image CPC does not take: --model.objective pairs")
+    if config.objective == "pairs" and patches.patch_color_drop:
+        raise InputError("--patch_color_drop is for the patches of image CPC: leave it out or --model.objective image")
     views = Augmentation(config.image_size, config.image_mean, config.image_std, **vars(augmentation))
     if frames.frame_path:
-        if config.objective == "image":
-            raise InputError(
-                "--frame_path gives pairs of frames, which image CPC does not take: --model.objective pairs"
-            )
         train = load_frames(frames.frame_path, frames.max_gap)
         collator = FramePairCollator(train, views, args.seed, frames.min_gap, frames.max_gap)
     else:

@@ -88,6 +88,7 @@ CASES = {
     "no negatives": (CPC, "--model.negatives other_images --per_device_train_batch_size 1", "of 2 or more"),
     "a pair and no distractor": (CPC, "--model.objective pairs --per_device_train_batch_size 1", "of 2 or more"),
     "frames for image CPC": (CPC, "--frame_path builtin:drift", "--model.objective pairs"),
+    "dropped colours of pairs": (CPC, "--model.objective pairs --patch_color_drop 0.5", "--model.objective image"),
     "a clip under the gap": (
         CPC, "--frame_path {in}/images --max_gap 9 --model.objective pairs", "9 frame(s), too few for a gap of 9"
     ),
