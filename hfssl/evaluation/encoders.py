@@ -207,9 +207,15 @@ def load_encoder(
 
 
 def _checked(source: str) -> str:
-    if ("/" in source or source.startswith(".")) and source.count("/") != 1 and not Path(source).is_dir():
+    """A directory that is there, or what can be a Hub id: nothing is asked of the network for any other name."""
+    if Path(source).is_dir() or (source.count("/") == 1 and not source.startswith((".", "/"))):
+        return source
+    if "/" in source or source.startswith("."):
         raise InputError(f"no model directory {source!r}")
-    return source
+    import timm
+
+    known = f"; timm's model is {TIMM}{source}, its architecture {RANDOM}{source}" if timm.is_model(source) else ""
+    raise InputError(f"no model directory {source!r}, and no Hub id, which would be ORG/NAME{known}")
 
 
 def _auto_model(source: str, trust_remote_code: bool, allow_partial: bool) -> nn.Module:
@@ -226,8 +232,7 @@ def _auto_model(source: str, trust_remote_code: bool, allow_partial: bool) -> nn
             ignore_mismatched_sizes=True,  # they are in the report
         )
     except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
-        hint = "" if Path(source).is_dir() else f"; timm's models are named {TIMM}NAME or {RANDOM}NAME"
-        raise InputError(f"cannot load a model from {source!r}: {one_line(error)}{hint}") from None
+        raise InputError(f"cannot load a model from {source!r}: {one_line(error)}") from None
     unmatched = {
         "the encoder's weights that are missing there": report["missing_keys"],
         "weights there that the encoder has no place for": report["unexpected_keys"],
@@ -296,12 +301,13 @@ def _random_of(name: str, trust_remote_code: bool, image_size: int | None, seed:
     with _seeded(seed):
         if not Path(name).is_dir() and timm.is_model(name):
             return as_encoder(_timm_model(name, image_size, pretrained=False), image_size, f"random {name}")
+        if "/" not in name and not Path(name).is_dir():
+            raise InputError(f"{name!r} is no directory and no model of timm{nearest(name, timm.list_models())}")
         try:
             config = AutoConfig.from_pretrained(_checked(name), trust_remote_code=trust_remote_code)
             model = AutoModel.from_config(config, trust_remote_code=trust_remote_code)
         except (OSError, ValueError, ImportError, KeyError) as error:
-            close = nearest(name, timm.list_models())
-            raise InputError(f"{name!r} is no model of timm{close}, and no config: {one_line(error)}") from None
+            raise InputError(f"cannot read the architecture of {name!r}: {one_line(error)}") from None
         encoder = as_encoder(model, image_size)
         return replace(as_encoder(encoder.fresh(), image_size), name=f"random {Path(name).name}")
 

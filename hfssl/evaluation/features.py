@@ -108,7 +108,7 @@ def _extract(
     module = encoder.module
     weight = next(module.parameters(), None) if module is not None else None
     target = torch.device(device) if device is not None else (weight.device if weight is not None else "cpu")
-    was_training = module.training if module is not None else False
+    modes = [(part, part.training) for part in module.modules()] if module is not None else []
     if module is not None:
         module.eval().to(target)
     features: dict[str, torch.Tensor] = {}
@@ -128,8 +128,8 @@ def _extract(
     except InputError as error:
         problem = error
     finally:
-        if module is not None:
-            module.train(was_training)
+        for part, training in modes:
+            part.training = training
     return _together(features, problem, len(images))
 
 
