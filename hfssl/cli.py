@@ -98,6 +98,18 @@ def probe(context: typer.Context) -> None:
 
 
 @app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A folder or a Hub id of an encoder that hfssl trained.")],
+    out: Annotated[str, typer.Option("--out", "--output_dir", "--output-dir", help="The folder to write.")],
+    format: Annotated[str, typer.Option(help="timm: loads with timm.create_model and without remote code.")] = "timm",
+) -> None:
+    """Write an encoder in another form: hfssl export out/simclr --format timm --out out/simclr-timm."""
+    from hfssl.export import export_encoder
+
+    exits_on_bad_input(export_encoder)(model, format, out)
+
+
+@app.command()
 def generate(
     model: Annotated[str, typer.Argument(help="A folder or a Hub id of a causal language model.")],
     prompt: Annotated[str, typer.Option(help="The text to continue.")],

@@ -18,14 +18,16 @@ from hfssl.data.images import ImageArguments, ResidentArguments, ResidentImages,
 from hfssl.errors import exits_on_bad_input
 from hfssl.models import SimCLRConfig, SimCLRForPreTraining
 from hfssl.training import PretrainingArguments, PretrainingTrainer, run
+from hfssl.training.online_probe import OnlineArguments, OnlineProbe
 
 
 @exits_on_bad_input
 def main(argv=None):
-    config, images, place, augmentation, args = parse_config(
+    config, images, place, augmentation, online, args = parse_config(
         ImageArguments,
         ResidentArguments,
         AugmentationArguments,
+        OnlineArguments,
         PretrainingArguments,
         model=SimCLRConfig,
         argv=argv,
@@ -52,6 +54,8 @@ def main(argv=None):
         train_dataset=train,
         data_collator=collator,
     )
+    if online.online_knn:
+        trainer.add_callback(OnlineProbe(trainer, train, online))
     return run(trainer)
 
 

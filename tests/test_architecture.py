@@ -26,6 +26,7 @@ FLOORS = {
     "launch": 2,
     "evaluation": 2,
     "generation": 2,
+    "export": 3,
     "hub": 3,
     "training": 4,
     "finetuning": 5,

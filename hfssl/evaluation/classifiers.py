@@ -1,7 +1,7 @@
 """The probes' classifiers on frozen features. What each of them has to choose is chosen on held-out training images.
 
-Each takes queries (M, D), a bank (N, D) with labels int64 (N,), and seeds, and returns the predictions int64 (S, M) and,
-in words, what was chosen for each seed. The seeds decide what is held out; the test images choose nothing.
+Each takes queries (M, D), a bank (N, D) with labels int64 (N,), and S seeds, and returns the predictions int64 (S, M)
+and, in words, what was chosen for each seed. The seeds decide what is held out; the test images choose nothing.
 """
 
 from __future__ import annotations
@@ -85,9 +85,11 @@ def standardised(queries: torch.Tensor, bank: torch.Tensor) -> tuple[torch.Tenso
     With fewer images than features the best weights lie in the span of the bank: the same problem, smaller.
     """
     dtype = precision(bank)
-    mean, deviation = bank.mean(0, dtype=torch.float64), bank.to(dtype).std(0, correction=0)
+    queries, bank = queries.to(dtype, copy=True), bank.to(dtype, copy=True)
+    mean, deviation = bank.mean(0, dtype=torch.float64).to(dtype), bank.std(0, correction=0)
     deviation = torch.where(deviation < 1e-8, 1.0, deviation)
-    queries, bank = (queries.to(dtype) - mean.to(dtype)) / deviation, (bank.to(dtype) - mean.to(dtype)) / deviation
+    for part in (queries, bank):
+        part.sub_(mean).div_(deviation)
     if len(bank) < bank.shape[1]:
         basis = torch.linalg.qr(bank.T)[0]  # (D, N)
         queries, bank = queries @ basis, bank @ basis
@@ -101,8 +103,7 @@ def sgd_probe(queries, bank, labels, num_classes: int, seeds: Sequence[int]):
     with weight decays beside its 0: momentum 0.9, a cosine to 0, ten passes. The head is chosen on the held-out tenth
     and not trained again. With one image a class nothing can be held out, and the largest rate without decay is used.
     """
-    queries, bank = standardised(queries.float(), bank.float())
-    queries, bank = queries.float(), bank.float()
+    queries, bank = (part.float() for part in standardised(queries, bank))
     settings = [(rate, decay) for rate in SGD_RATES for decay in SGD_DECAYS]
     predicted, chosen = [], []
     for seed in seeds:

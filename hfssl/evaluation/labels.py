@@ -1,4 +1,4 @@
-"""Which images carry labels: few of each class, a share of each class, the tenth that is held out to choose settings."""
+"""Which images carry labels: few or a share of each class, and the tenth that is held out to choose settings."""
 
 from __future__ import annotations
 

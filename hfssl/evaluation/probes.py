@@ -1,35 +1,43 @@
 """Probes: how well simple classifiers on frozen features do, beside what random weights and raw pixels reach.
 
-The protocol, which every result carries: features are extracted once, without augmentation; kNN is weighted by
-cosine similarity (temperature 0.07, as DINO); the linear probe is multinomial logistic regression on standardised
-features, its C chosen on a held-out tenth of the training images; the test images choose nothing. Few-label probes
-take the same number of labelled images a class, drawn anew for each seed. An interval is the 95 % bootstrap over the
-test images.
+The protocol, which every result carries: features are extracted once, without augmentation. kNN is weighted by cosine
+similarity (temperature 0.07, as DINO), with k chosen from 10, 20, 100 and 200. The linear probe is multinomial logistic
+regression on standardised features, with C chosen from 1e-4 to 100; or, as DINOv2's, linear heads trained by SGD with
+13 learning rates and 3 weight decays, of which one is chosen. Whatever is chosen is chosen on a held-out tenth of the
+labelled training images; the test images choose nothing. Few-label probes take the same number, or the same share, of
+labelled images of each class, drawn anew for each seed. An interval is the 95 % bootstrap over the test images.
 """
 
 from __future__ import annotations
 
-import json
+import functools
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
+from hfssl.data.augmentation import Augmentation
 from hfssl.errors import InputError
-from hfssl.evaluation.classifiers import knn_predict, linear_predict, select_labels
+from hfssl.evaluation.classifiers import Classifier, knn_probe, linear_probe, sgd_probe
+from hfssl.evaluation.encoders import Encoder, as_encoder, pixel_encoder, random_encoder
 from hfssl.evaluation.features import (
-    Encoder,
-    as_encoder,
     extract_features,
-    load_encoder,
-    pixel_encoder,
-    random_encoder,
+    extract_layers,
+    extract_view,
+    is_first_process,
     weights_hash,
 )
+from hfssl.evaluation.geometry import alignment, feature_std, rankme, uniformity
+from hfssl.evaluation.knn import K_GRID
+from hfssl.evaluation.labels import check_labels, label_amount, select_labels
+
+logger = logging.getLogger(__name__)
 
 BOOTSTRAP = 1000  # resamples
+GEOMETRY_IMAGES = 2048  # test images that the geometry is measured on, at most
+LINEAR = {"lbfgs": ("linear", linear_probe), "sgd": ("linear (SGD)", sgd_probe)}
 
 
 @dataclass(frozen=True)
@@ -38,11 +46,13 @@ class ProbeRow:
 
     Attributes:
         encoder, test: whose features, and on which test images.
-        protocol: "kNN (k=...)" or "linear".
-        labels: "all", or how many a class.
+        protocol: "kNN", "linear", "linear (SGD)" or "fine-tuned".
+        labels: "all", how many a class, or which share.
         accuracy, spread: mean and standard deviation over the seeds (0 for one seed), as fractions.
         low, high: 95 % bootstrap interval of the accuracy over the test images.
         n: number of test images. seeds: number of seeds.
+        chosen: for each seed what was chosen on held-out images.
+        layer: after which the features were taken; "pooled" is the encoder's output.
     """
 
     encoder: str
@@ -55,6 +65,33 @@ class ProbeRow:
     high: float
     n: int
     seeds: int
+    chosen: tuple[str, ...] = ()
+    layer: str = "pooled"
+
+
+@dataclass
+class ProbeResult:
+    """All results of a probe; in other processes than the first only the features.
+
+    Attributes:
+        rows: in the order of the encoders.
+        geometry: for each encoder its RankMe, feature standard deviation, alignment and uniformity.
+        features: of the model, "train" and each test set by its name, (N, D).
+        predictions: of its linear probe with all labels and the first seed, by test set, int64 (n,).
+        weights: hash of the model's weights, the same before and after.
+    """
+
+    rows: list[ProbeRow] = field(default_factory=list)
+    geometry: dict[str, dict[str, float]] = field(default_factory=dict)
+    features: dict[str, torch.Tensor] = field(default_factory=dict)
+    predictions: dict[str, np.ndarray] = field(default_factory=dict)
+    weights: str = ""
+
+
+def default_anchors(encoder: Encoder, train) -> list[Encoder]:
+    """What a model must beat: the same architecture with random weights, and raw pixels."""
+    random = [random_encoder(encoder, seed=1)] if encoder.fresh else []  # 0 is that of "random:NAME"
+    return [*random, *([pixel_encoder(train)] if encoder.name != "raw pixels" else [])]
 
 
 def probe(
@@ -63,233 +100,160 @@ def probe(
     tests,
     seeds: int = 3,
     labels_per_class: Sequence[int] = (5,),
-    knn_k: int = 20,
-    anchors: bool = True,
+    label_fractions: Sequence[float] = (),
+    knn_k: Sequence[int] | None = None,
+    protocol: str = "lbfgs",
+    anchors: Sequence[Encoder] | None = None,
+    layers: bool = False,
     image_size: int | None = None,
     batch_size: int = 256,
     device: str | torch.device | None = None,
     progress: bool = False,
-) -> list[ProbeRow]:
-    """Probes a model and its anchors: the same architecture with random weights, and raw pixels.
+) -> ProbeResult:
+    """Probes a model and its anchors.
+
+    With several processes all must call; they share the extraction, and the first one classifies.
 
     Args:
         model: an `Encoder`, or what `as_encoder` takes.
         train: labelled images (`ImageDataset`).
         tests: labelled images, or a mapping from names to them, such as {"plain": ..., "shifted and rotated": ...}.
         seeds: of the choice of labels and of the held-out tenth. The encoder and the random init are one each.
-        labels_per_class: the few-label probes, besides the one with all labels.
-        knn_k: neighbours; fewer where there are fewer labelled images.
+        labels_per_class, label_fractions: the few-label probes, besides the one with all labels.
+        knn_k: from which k is chosen; by default `K_GRID`, as far as there are that many images.
+        protocol: of the linear probe, "lbfgs" or "sgd".
+        anchors: by default `default_anchors`.
+        layers: also probe the features after each layer, with all labels.
 
     Raises:
-        InputError: labels are absent, of one class, or test classes are not among the training classes.
+        InputError: labels are absent, of one class, or others in test than in train; k is above the bank.
         RuntimeError: the encoder's weights changed.
     """
     tests = tests if isinstance(tests, Mapping) else {"test": tests}
-    num_classes = _check_labels(train, tests)
+    num_classes = check_labels(train, tests)
+    if knn_k and max(knn_k) > len(train):
+        raise InputError(f"k = {max(knn_k)} neighbours of {len(train)} training images: give a smaller --knn_k")
     encoder = as_encoder(model, image_size)
-    encoders = [encoder, random_encoder(encoder), pixel_encoder(train)] if anchors else [encoder]
-    before = weights_hash(encoder.module)
-    rows = []
-    for one in encoders:
-        bank = extract_features(one, train, batch_size=batch_size, device=device, progress=progress)
-        views = {
-            name: extract_features(one, test, batch_size=batch_size, device=device, progress=progress)
-            for name, test in tests.items()
+    _say_if_enlarged(encoder, train)
+    before, result = weights_hash(encoder.module), ProbeResult()
+    linear, classify = LINEAR[protocol]
+    classifiers = {"kNN": functools.partial(knn_probe, ks=knn_k or K_GRID), linear: classify}
+    options = {"batch_size": batch_size, "device": device}
+    for one in [encoder, *(default_anchors(encoder, train) if anchors is None else anchors)]:
+        features = {
+            name: extract_layers(one, images, progress=progress, **options)
+            if layers and one.encode_layers
+            else {"pooled": extract_features(one, images, progress=progress, **options)}
+            for name, images in {"train": train, **tests}.items()
         }
-        for labels in ("all", *labels_per_class):
-            rows += _probe_features(one.name, bank, train.labels, views, tests, labels, seeds, knn_k, num_classes)
-    if weights_hash(encoder.module) != before:
+        result.geometry[one.name] = _geometry(one, next(iter(tests.values())), features[next(iter(tests))], options)
+        if one is encoder:
+            result.features = {name: parts["pooled"] for name, parts in features.items()}
+        if not is_first_process():
+            continue
+        for layer in features["train"]:
+            if progress:
+                logger.info("Probing %s%s", one.name, "" if layer == "pooled" else f", {layer}")
+            bank, views = features["train"][layer], {name: features[name][layer] for name in tests}
+            amounts = ("all", *labels_per_class, *label_fractions) if layer == "pooled" else ("all",)
+            for amount in amounts:
+                rows, guesses = _probe_features(
+                    bank, train.labels, views, tests, amount, seeds, classifiers, num_classes, device
+                )
+                result.rows += [ProbeRow(encoder=one.name, layer=layer, **row) for row in rows]
+                if one is encoder and layer == "pooled" and amount == "all":
+                    result.predictions = guesses[linear]
+    result.weights = weights_hash(encoder.module)
+    if result.weights != before:
         raise RuntimeError(f"the weights of {encoder.name} changed while they were probed")
-    return rows
+    return result
 
 
-def _check_labels(train, tests: Mapping) -> int:
-    if train.labels is None or any(test.labels is None for test in tests.values()):
-        raise InputError("a probe needs labels, in the training and in the test images")
-    known = set(np.unique(train.labels).tolist())
-    if len(known) < 2:
-        raise InputError("the training images are all of one class: there is nothing to probe")
-    for name, test in tests.items():
-        if strangers := sorted(set(np.unique(test.labels).tolist()) - known):
-            raise InputError(f"the {name} images have classes that no training image has: {strangers[:10]}")
-        if train.class_names and test.class_names and list(train.class_names) != list(test.class_names):
-            raise InputError(
-                f"the {name} images have other classes than the training images: the labels do not compare"
-            )
-    return max(known) + 1
+def _say_if_enlarged(encoder: Encoder, images) -> None:
+    height, width = images[0]["image"].shape[-2:]
+    if min(height, width) < encoder.image_size:
+        logger.info(
+            "The images, the first of %s x %s pixels, are smaller than the input of %s, %s x %s: they are enlarged "
+            "(--image_size asks for another input)",
+            width, height, encoder.name, encoder.image_size, encoder.image_size,
+        )  # fmt: skip
+
+
+def _geometry(encoder: Encoder, images, features: dict[str, torch.Tensor], options: dict) -> dict[str, float]:
+    """Of the first test images; for the alignment two augmented views of each (SimCLR's for CIFAR-10)."""
+    count = min(GEOMETRY_IMAGES, len(images))
+    augmentation = Augmentation(encoder.image_size, encoder.mean, encoder.std)
+    part = [images[i] for i in range(count)]
+    views = [extract_view(encoder, part, augmentation, seed, **options) for seed in (0, 1)]
+    pooled = features["pooled"][:count]
+    return {
+        "rankme": rankme(pooled),
+        "feature_std": feature_std(pooled),
+        "alignment": alignment(*views),
+        "uniformity": uniformity(pooled),
+    }
 
 
 def _probe_features(
-    name: str, bank, bank_labels, views, tests, labels: str | int, seeds: int, knn_k: int, num_classes: int
-) -> list[ProbeRow]:
-    """Both protocols of one encoder with one number of labels, on every test set."""
-    order = list(views)
-    together = torch.cat([views[test] for test in order])  # one fit serves all the test sets
-    correct = {}  # (protocol, test) -> one bool array (n,) a seed
-    k = min(knn_k, len(bank) if labels == "all" else int(labels) * len(np.unique(bank_labels)))
-    for seed in range(seeds):
-        chosen = np.arange(len(bank)) if labels == "all" else select_labels(bank_labels, int(labels), seed)
-        features, targets = bank[chosen], torch.from_numpy(bank_labels[chosen])
-        for protocol in (f"kNN (k={k})", "linear"):
-            if protocol == "linear":
-                predicted, _ = linear_predict(together, features, targets, num_classes, seed)
-            elif labels == "all" and seed:
-                continue  # nothing in it is random
-            else:
-                predicted = knn_predict(together, features, targets, num_classes, k)
-            for test, part in zip(order, predicted.split([len(views[test]) for test in order]), strict=True):
-                correct.setdefault((protocol, test), []).append(part.numpy() == tests[test].labels)
-    return [
-        _row(name, test, protocol, "all" if labels == "all" else f"{labels} a class", np.stack(hits))
-        for (protocol, test), hits in correct.items()
-    ]
+    bank: torch.Tensor,
+    bank_labels: np.ndarray,
+    views: dict[str, torch.Tensor],
+    tests: Mapping,
+    amount: str | int | float,
+    seeds: int,
+    classifiers: dict[str, Classifier],
+    num_classes: int,
+    device,
+) -> tuple[list[dict], dict[str, dict[str, np.ndarray]]]:
+    """All protocols on features with some of the labels, on every test set.
+
+    Returns:
+        The rows, without encoder and layer, and the predictions of the first seed, by protocol and test.
+    """
+    queries = torch.cat(list(views.values())).to(device)  # one fit serves all the test sets
+    found = {protocol: ([], []) for protocol in classifiers}  # predictions, a tensor (s, M) each, and what was chosen
+    if amount == "all":
+        parts = [(np.arange(len(bank)), range(seeds))]
+    else:
+        parts = [(select_labels(bank_labels, amount, seed), [seed]) for seed in range(seeds)]
+    for rows, part in parts:
+        features, labels = bank[rows].to(device), torch.from_numpy(bank_labels[rows]).to(device)
+        for protocol, classify in classifiers.items():
+            predicted, chosen = classify(queries, features, labels, num_classes, part)
+            found[protocol][0].append(predicted.cpu())
+            found[protocol][1].extend(chosen)
+    rows, guesses = [], {}
+    for protocol, (predicted, chosen) in found.items():
+        split = torch.cat(predicted).split([len(views[test]) for test in tests], dim=1)
+        guesses[protocol] = {test: part[0].numpy() for test, part in zip(tests, split, strict=True)}
+        for test, part in zip(tests, split, strict=True):
+            scores = accuracies(part.numpy() == tests[test].labels)
+            rows.append({"test": test, "protocol": protocol, "labels": label_amount(amount), **scores})
+            rows[-1]["chosen"] = tuple(chosen)
+    return rows, guesses
 
 
-def _row(encoder: str, test: str, protocol: str, labels: str, hits: np.ndarray) -> ProbeRow:
-    """hits: bool (seeds, n)."""
+def accuracies(hits: np.ndarray) -> dict[str, float | int]:
+    """What a `ProbeRow` says of hits, bool (seeds, n)."""
     low, high = bootstrap_interval(hits.mean(0))
     by_seed = hits.mean(1)
     spread = float(by_seed.std(ddof=1)) if len(by_seed) > 1 else 0.0
-    return ProbeRow(encoder, test, protocol, labels, float(by_seed.mean()), spread, low, high, hits.shape[1], len(hits))
+    return {
+        "accuracy": float(by_seed.mean()),
+        "spread": spread,
+        "low": low,
+        "high": high,
+        "n": hits.shape[1],
+        "seeds": len(hits),
+    }
 
 
 def bootstrap_interval(scores: np.ndarray, resamples: int = BOOTSTRAP, seed: int = 0) -> tuple[float, float]:
-    """The 95 % percentile interval of the mean of scores (n,), resampled with a fixed seed."""
-    random = np.random.default_rng(seed)
-    means = [scores[random.integers(0, len(scores), len(scores))].mean() for _ in range(resamples)]
-    low, high = np.percentile(means, [2.5, 97.5])
+    """The 95 % percentile interval of the mean of scores (n,), resampled with a fixed seed.
+
+    The scores take few values, so a resample is a draw of how often each of them comes.
+    """
+    values, counts = np.unique(scores, return_counts=True)
+    drawn = np.random.default_rng(seed).multinomial(len(scores), counts / len(scores), resamples)
+    low, high = np.percentile(drawn @ values / len(scores), [2.5, 97.5])
     return float(low), float(high)
-
-
-def probe_table(rows: Sequence[ProbeRow], title: str = "Frozen features"):
-    """The rows as a table of rich, in percent, one column an encoder."""
-    from rich.table import Table
-
-    caption = f"Accuracy in %, mean ± standard deviation over seeds (up to {max(row.seeds for row in rows)}), "
-    table = Table(title=title, caption=caption + f"95 % bootstrap interval over {rows[0].n:,} test images")
-    encoders = list(dict.fromkeys(row.encoder for row in rows))
-    for heading in ("test images", "labels", "protocol"):
-        table.add_column(heading)
-    for encoder in encoders:
-        table.add_column(encoder, justify="right")
-    tests = list(dict.fromkeys(row.test for row in rows))
-    keys = sorted(dict.fromkeys((row.test, row.labels, row.protocol) for row in rows), key=lambda k: tests.index(k[0]))
-    cells = {(row.test, row.labels, row.protocol, row.encoder): row for row in rows}
-    for before, key in zip([None, *keys], keys, strict=False):
-        if before and before[0] != key[0]:
-            table.add_section()
-        shown = [cells.get((*key, encoder)) for encoder in encoders]
-        names = ("" if before and before[0] == key[0] else key[0], *key[1:])
-        table.add_row(*names, *("" if row is None else _cell(row) for row in shown))
-    return table
-
-
-def _cell(row: ProbeRow) -> str:
-    accuracy = f"{100 * row.accuracy:.1f}" + (f" ± {100 * row.spread:.1f}" if row.seeds > 1 else "")
-    return f"{accuracy}\n{100 * row.low:.1f}–{100 * row.high:.1f}"
-
-
-@dataclass
-class ProbeArguments:
-    """What to probe, and on which images."""
-
-    model: str = field(metadata={"help": "A saved directory or a Hub id."})
-    dataset: str | None = field(
-        default=None, metadata={"help": "builtin:digits, builtin:photos, or a folder or Hub id with train and test."}
-    )
-    train_file: str | None = field(default=None, metadata={"help": "Instead of a dataset: the training images."})
-    test_file: str | None = field(default=None, metadata={"help": "Instead of a dataset: the test images."})
-    seeds: int = field(default=3, metadata={"help": "Number of seeds."})
-    labels_per_class: list[int] = field(
-        default_factory=lambda: [5], metadata={"help": "Few-label probes, besides the one with all labels."}
-    )
-    knn_k: int = field(default=20, metadata={"help": "Neighbours that vote."})
-    distorted: bool = field(default=True, metadata={"help": "Also test on shifted and rotated copies (builtin data)."})
-    image_size: int | None = field(default=None, metadata={"help": "Side of the input; by default the model's own."})
-    probe_batch_size: int = field(default=256, metadata={"help": "Images at a time."})
-    device: str | None = field(default=None, metadata={"help": "By default a GPU if there is one."})
-    trust_remote_code: bool = field(default=False, metadata={"help": "Run code that lies beside the weights."})
-    out: str | None = field(default=None, metadata={"help": "Write the result to this JSON file."})
-
-    def __post_init__(self):
-        if (self.dataset is None) == (self.train_file is None or self.test_file is None):
-            raise InputError("give either --dataset, or --train_file and --test_file")
-        if self.seeds < 1 or self.knn_k < 1 or any(count < 1 for count in self.labels_per_class):
-            raise InputError("seeds, knn_k and labels_per_class must be at least 1")
-
-
-def run_probe(args: ProbeArguments) -> list[ProbeRow]:
-    """Loads the model and the images, probes, and writes the JSON file if one is asked for."""
-    from hfssl.data.images import load_images
-
-    encoder = load_encoder(args.model, args.trust_remote_code, args.image_size)
-    train = load_images(args.train_file or args.dataset, split="train")
-    test = load_images(args.test_file or args.dataset, split="train" if args.test_file else "test")
-    tests = {"plain": test}
-    if args.distorted and args.dataset and args.dataset.startswith("builtin:"):
-        tests["shifted and rotated"] = distorted_copy(test)
-    rows = probe(
-        encoder,
-        train,
-        tests,
-        seeds=args.seeds,
-        labels_per_class=args.labels_per_class,
-        knn_k=args.knn_k,
-        batch_size=args.probe_batch_size,
-        device=args.device or ("cuda" if torch.cuda.is_available() else "cpu"),
-        progress=True,
-    )
-    if args.out:
-        write_rows(args.out, rows, encoder, args)
-    return rows
-
-
-class _Decoded:
-    """Labelled images in memory, with the interface of `ImageDataset` that probes use."""
-
-    def __init__(self, images: torch.Tensor, like, source: str):
-        self.images, self.source = images, source
-        self.labels, self.class_names = like.labels, like.class_names
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> dict:
-        return {"image": self.images[index], "label": int(self.labels[index]), "index": index}
-
-
-def distorted_copy(images, seed: int = 0):
-    """Shifted and rotated copies of images of one size: what a representation should not mind and raw pixels do."""
-    from hfssl.data.builtin import shift_and_rotate
-
-    pixels = torch.stack([images[i]["image"] for i in range(len(images))])
-    moved = torch.from_numpy(shift_and_rotate(pixels.numpy(), seed))
-    return _Decoded(moved, images, f"{images.source}, shifted and rotated")
-
-
-def write_rows(path: str | Path, rows: Sequence[ProbeRow], encoder: Encoder, args: ProbeArguments) -> None:
-    """Writes results with all that is needed to read them: protocol, seeds, anchors, versions, the weights' hash."""
-    import timm
-    import transformers
-
-    from hfssl import __version__
-
-    result = {
-        "model": args.model,
-        "weights_sha256": weights_hash(encoder.module),
-        "data": {"train": args.train_file or args.dataset, "test": args.test_file or args.dataset},
-        "protocol": " ".join(__doc__.partition("\n\n")[2].split()),
-        "settings": asdict(args),
-        "seeds": list(range(args.seeds)),
-        "anchors": sorted({row.encoder for row in rows} - {encoder.name}),
-        "versions": {
-            "hfssl": __version__,
-            "torch": torch.__version__,
-            "timm": timm.__version__,
-            "transformers": transformers.__version__,
-        },
-        "rows": [asdict(row) for row in rows],
-    }
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")

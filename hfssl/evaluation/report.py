@@ -105,27 +105,6 @@ def loss_curves(curves: dict[str, Sequence[tuple[float, float]]], anchors: dict[
     return figure
 
 
-def embedding_map(features, labels, class_names: Sequence[str], seed: int = 0):
-    """A matplotlib figure of features (N, D) in two dimensions, by t-SNE on their first 30 principal components."""
-    from matplotlib import colormaps
-    from matplotlib.figure import Figure
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
-
-    reduced = PCA(min(30, *features.shape), random_state=seed).fit_transform(features)
-    points = TSNE(2, init="pca", perplexity=min(30, (len(features) - 1) / 3), random_state=seed).fit_transform(reduced)
-    figure = Figure(figsize=(6, 5), layout="constrained")
-    axes = figure.subplots()
-    colours = colormaps["tab10" if len(class_names) <= 10 else "tab20"]
-    for number, name in enumerate(class_names):
-        chosen = labels == number
-        axes.scatter(points[chosen, 0], points[chosen, 1], s=8, color=colours(number % colours.N), label=name)
-    axes.legend(markerscale=2, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    return figure
-
-
 def _is_number(value: object) -> bool:
     if isinstance(value, (int, float)):
         return True

@@ -117,20 +117,24 @@ def create_backbone(config: BackboneConfig) -> nn.Module:
     ``timm.create_model(config.backbone, num_classes=0, in_chans=config.num_channels, **config.backbone_kwargs)``
     (with `img_size` where the architecture's input size is fixed and differs from `config.backbone_size`).
     """
-    kwargs = dict(config.backbone_kwargs)
-    declared = timm.get_pretrained_cfg(config.backbone)
-    if declared is not None and declared.fixed_input_size and declared.input_size[-1] != config.backbone_size:
-        kwargs.setdefault("img_size", config.backbone_size)
+    kwargs = backbone_arguments(config)
     try:
-        model = timm.create_model(
-            config.backbone, pretrained=False, num_classes=0, in_chans=config.num_channels, **kwargs
-        )
+        model = timm.create_model(config.backbone, pretrained=False, num_classes=0, **kwargs)
     except (TypeError, ValueError, AssertionError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BackboneError(f"timm cannot build {config.backbone!r} with {kwargs}: {reason}") from error
     if config.stem == "cifar":
         _use_cifar_stem(model)
     return model
+
+
+def backbone_arguments(config: BackboneConfig) -> dict[str, Any]:
+    """The arguments with which `timm.create_model` builds a config's backbone, without `num_classes`."""
+    kwargs = {"in_chans": config.num_channels, **config.backbone_kwargs}
+    declared = timm.get_pretrained_cfg(config.backbone)
+    if declared is not None and declared.fixed_input_size and declared.input_size[-1] != config.backbone_size:
+        kwargs.setdefault("img_size", config.backbone_size)
+    return kwargs
 
 
 def _use_cifar_stem(model: nn.Module) -> None:

@@ -112,7 +112,8 @@ def _write_cards(folder: Path, scores: dict[str, Any]) -> None:
 
 
 def _write_report(folder: Path, scores: dict[str, Any], features, labels) -> None:
-    from hfssl.evaluation.report import Page, embedding_map, loss_curves
+    from hfssl.evaluation.figures import embedding_map
+    from hfssl.evaluation.report import Page, loss_curves
 
     page = Page(
         "What was learned",

@@ -19,9 +19,11 @@ from hfssl.data.builtin import builtin_texts
 from hfssl.data.images import load_images
 from hfssl.data.masking import MaskingCollator
 from hfssl.data.sources import TextArguments
-from hfssl.evaluation.features import extract_features, load_encoder
+from hfssl.evaluation.encoders import load_encoder
+from hfssl.evaluation.features import extract_features
 from hfssl.evaluation.language import byte_entropy, most_frequent_accuracy, score_language, unigram_loss
-from hfssl.evaluation.probes import distorted_copy, probe
+from hfssl.evaluation.probe_data import distorted_copy
+from hfssl.evaluation.probes import probe
 from hfssl.generation import continue_text
 from hfssl.training.checkpoint import weights_digest
 from hfssl.training.run import RUN
@@ -132,7 +134,7 @@ def _vision(folder: Path):
     train, test = load_images("builtin:digits", split="train"), load_images("builtin:digits", split="test")
     tests = {"plain": test, "shifted and rotated": distorted_copy(test)}
     found = {}
-    for row in probe(encoder, train, tests, seeds=3):
+    for row in probe(encoder, train, tests, seeds=3).rows:
         found.setdefault((row.test, row.labels, row.protocol), []).append(row)
     rows = []
     for (images, labels, protocol), (ours, *anchors) in found.items():

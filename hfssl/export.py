@@ -1,0 +1,132 @@
+"""`hfssl export`: an encoder in timm's format, which loads without hfssl and without remote code.
+
+timm.create_model("local-dir:DIR", pretrained=True), or "hf-hub:ORG/NAME" once it is pushed
+transformers.AutoModel.from_pretrained("DIR"), a TimmWrapperModel
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from hfssl.errors import InputError, nearest, one_line
+from hfssl.evaluation.encoders import load_encoder
+from hfssl.models.backbone import BackboneConfig, backbone_arguments
+
+logger = logging.getLogger(__name__)
+
+FORMATS = ("timm",)
+
+
+def export_encoder(source: str, format: str, out: str | Path) -> None:
+    """Writes config.json, model.safetensors and README.md, after they gave the encoder's features bit for bit.
+
+    Args:
+        source: a folder or Hub id of a model with a `BackboneConfig`.
+        format: one of `FORMATS`.
+        out: a folder that is not there or is empty.
+
+    Raises:
+        InputError: an unknown format, no such model, one that timm cannot build by name, or a folder in use.
+    """
+    if format not in FORMATS:
+        raise InputError(f"unknown format {format!r}: one of {', '.join(FORMATS)}{nearest(format, FORMATS)}")
+    out = Path(out)
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise InputError(f"{out} is not empty; give another --out")
+    encoder = load_encoder(source)
+    config = getattr(encoder.module, "config", None)
+    if not isinstance(config, BackboneConfig):
+        raise InputError(f"{source!r} is no encoder of hfssl, {type(encoder.module).__name__} instead")
+    if config.stem != "imagenet":
+        raise InputError(
+            f"timm has no name for a {config.backbone} with the stem {config.stem!r}, so it cannot build one from a "
+            f"config; {source!r} loads with AutoModel and trust_remote_code, or train with model.stem imagenet"
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        backbone = encoder.module.base_model.timm_model
+        (staging / "config.json").write_text(json.dumps(_timm_config(backbone, config), indent=2) + "\n")
+        save_file(
+            {name: part.contiguous() for name, part in backbone.state_dict().items()}, staging / "model.safetensors"
+        )
+        _check(staging, encoder, source)
+        _write_card(staging, out.name, config)
+        if out.is_dir():
+            out.rmdir()
+        staging.chmod(0o755)
+        staging.rename(out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    logger.info("%s is in timm's format in %s: timm.create_model('local-dir:%s', pretrained=True)", source, out, out)
+
+
+def _timm_config(backbone: torch.nn.Module, config: BackboneConfig) -> dict[str, Any]:
+    declared = backbone.pretrained_cfg
+    arguments = backbone_arguments(config)
+    if arguments["in_chans"] == 3:
+        del arguments["in_chans"]
+    return {
+        "architecture": config.backbone.split(".")[0],
+        "num_classes": 0,
+        "num_features": backbone.num_features,
+        "model_args": arguments,
+        "pretrained_cfg": {
+            "num_classes": 0,
+            "input_size": [config.num_channels, config.image_size, config.image_size],
+            "fixed_input_size": bool(declared.get("fixed_input_size", False)),
+            "interpolation": "bilinear",
+            "crop_pct": config.eval_crop_ratio,
+            "crop_mode": "center",
+            "mean": config.image_mean,
+            "std": config.image_std,
+            "first_conv": declared.get("first_conv"),
+            "classifier": declared.get("classifier"),
+        },
+    }
+
+
+@torch.no_grad()
+def _check(folder: Path, encoder, source: str) -> None:
+    """Loads what was written as a user would, and compares."""
+    import timm
+
+    config = encoder.module.config
+    pixels = torch.randn(
+        2, config.num_channels, config.image_size, config.image_size, generator=torch.Generator().manual_seed(0)
+    )
+    try:
+        loaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+        same = torch.equal(loaded(pixels), encoder.module.eval().base_model(pixels).pooler_output)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"timm cannot build {source!r} from a config: {one_line(error)}") from None
+    if not same:
+        raise InputError(f"{source!r} does more than its timm backbone: timm alone would give other features")
+
+
+def _write_card(folder: Path, name: str, config: BackboneConfig) -> None:
+    from huggingface_hub import ModelCard, ModelCardData
+
+    data = ModelCardData(
+        library_name="timm",
+        tags=["timm", "transformers", "hfssl", "self-supervised"],
+        pipeline_tag="image-feature-extraction",
+    )
+    text = f"""# {name}
+
+The encoder of a model that hfssl trained without labels ({config.model_type}, {config.backbone}), in timm's format.
+
+```python
+model = timm.create_model("local-dir:{name}", pretrained=True)  # or "hf-hub:ORG/{name}"; features, no classifier
+model = transformers.AutoModel.from_pretrained("./{name}")  # the same as a TimmWrapperModel
+```
+"""
+    ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}").save(folder / "README.md")
