@@ -14,6 +14,7 @@ from sklearn import metrics as sklearn_metrics
 from hfssl.data.toyglue import TOYGLUE
 from hfssl.errors import InputError
 from hfssl.evaluation import metrics
+from hfssl.evaluation.metric_space import METRIC_MODULES, write_metric_space
 from hfssl.evaluation.scoring import score_split, score_task, task_score
 from hfssl.evaluation.task_data import load_split, load_task
 from hfssl.evaluation.tasks import TASKS
@@ -155,15 +156,14 @@ def load(tmp_path_factory):
     """`evaluate.load` by path, with its module cache in a folder of the test's own."""
     import evaluate.loading
 
-    cache, copies = tmp_path_factory.mktemp("modules"), tmp_path_factory.mktemp("space")
-    for name in ("metrics.py", "glue_official.py", "super_glue_official.py"):  # as in a Space, away from hfssl
-        (copies / name).write_bytes((FOLDER / name).read_bytes())
+    cache = tmp_path_factory.mktemp("modules")
+    folders = {name: write_metric_space(name, tmp_path_factory.mktemp("space") / name) for name in METRIC_MODULES}
     modules = evaluate.loading.init_dynamic_modules(hf_modules_cache=str(cache))
 
     def load(name, configuration):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("evaluate.loading.init_dynamic_modules", lambda: modules)
-            return evaluate.load(str(copies / f"{name}.py"), configuration, cache_dir=str(cache), keep_in_memory=True)
+            return evaluate.load(str(folders[name]), configuration, cache_dir=str(cache), keep_in_memory=True)
 
     return load
 
@@ -206,6 +206,17 @@ def test_superglue_as_evaluate_modules(load):
     assert Counter(load("super_glue_official", "copa").compute(predictions=[0, 1], references=[0, 1])) == {
         "accuracy": 1
     }
+
+
+def test_a_space_must_be_called_as_its_metric(tmp_path):
+    with pytest.raises(InputError, match="no metric 'glue': glue_official, super_glue_official"):
+        write_metric_space("glue", tmp_path / "glue")
+    with pytest.raises(InputError, match="must be called 'glue_official', not 'mine'"):
+        write_metric_space("glue_official", tmp_path / "mine")
+    folder = write_metric_space("glue_official", tmp_path / "glue_official")
+    assert {path.name for path in folder.iterdir()} == {
+        "glue_official.py", "metrics.py", "README.md", "app.py", "requirements.txt",
+    }  # fmt: skip
 
 
 def test_what_goes_to_the_hub_needs_no_hfssl():

@@ -91,9 +91,10 @@ def test_every_pitfall_has_tests_and_all_of_them_exist():
     assert numbers == list(range(1, 22))
     named = re.findall(r"^    (test_\w+)\.(test_\w+)$", __doc__, re.MULTILINE)
     assert len(named) >= 21
-    for module, test in named:
+    for module in {module for module, _ in named}:
         tree = ast.parse((Path(__file__).parent / f"{module}.py").read_text())
-        assert test in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, f"{module}.{test}"
+        there = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        assert {test for place, test in named if place == module} <= there
 
 
 def test_an_index_with_gaps_is_kept(tmp_path):
