@@ -42,7 +42,7 @@ def most_frequent(train: SplitData) -> Predict:
     return lambda data: [constant] * len(data)
 
 
-def tfidf(train: SplitData, seed: int = 0, max_rows: int = MAX_ROWS) -> Predict:
+def tfidf(train: SplitData, seed: int = 0, max_rows: int = MAX_ROWS, strengths: Sequence[float] = STRENGTHS) -> Predict:
     """Words and pairs of words, weighted by TF-IDF, under a linear model.
 
     A pair of texts is the second text, what only the first has, what only the second has, what both have, their cosine,
@@ -50,6 +50,7 @@ def tfidf(train: SplitData, seed: int = 0, max_rows: int = MAX_ROWS) -> Predict:
 
     Args:
         seed: of the held-out tenth, and of which rows are left out of a larger train.
+        strengths: to choose from; a single one is taken as it is.
 
     Raises:
         InputError: train has no labels, or too few rows.
@@ -61,7 +62,7 @@ def tfidf(train: SplitData, seed: int = 0, max_rows: int = MAX_ROWS) -> Predict:
     features = _Features([first[i] for i in chosen], None if second is None else [second[i] for i in chosen])
     x, y = features.train, np.asarray(target, dtype=float if task.kind == "regression" else object)[chosen]
     y = y if task.kind == "regression" else y.astype(str)
-    model = _fitted(x, y, task.kind == "regression", rng)
+    model = _fitted(x, y, task.kind == "regression", rng, strengths)
 
     def predict(data: SplitData) -> Predictions:
         if task.kind in SCORED_KINDS:
@@ -116,7 +117,9 @@ class _Features:
         return sparse.hstack([v, u - u.multiply(v > 0), v - v.multiply(u > 0), product, dense], format="csr")
 
 
-def _fitted(x: sparse.csr_matrix, y: np.ndarray, regression: bool, rng: np.random.Generator):
+def _fitted(
+    x: sparse.csr_matrix, y: np.ndarray, regression: bool, rng: np.random.Generator, strengths: Sequence[float]
+):
     """The model with the strength that is best on a held-out tenth, fitted on all rows."""
 
     def model(strength: float):
@@ -129,12 +132,12 @@ def _fitted(x: sparse.csr_matrix, y: np.ndarray, regression: bool, rng: np.rando
     held, kept = order[:cut], order[cut:]
     if not regression and len(set(y)) < 2:
         raise InputError("every training row has the same label: TF-IDF has nothing to tell apart")
-    if not regression and len(set(y[kept])) < 2:
-        return model(1.0).fit(x, y)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # after 100 steps the last digits are of no interest here
-        scores = [model(strength).fit(x[kept], y[kept]).score(x[held], y[held]) for strength in STRENGTHS]
-        return model(STRENGTHS[int(np.argmax(scores))]).fit(x, y)
+        if len(strengths) == 1 or (not regression and len(set(y[kept])) < 2):
+            return model(strengths[0]).fit(x, y)
+        scores = [model(strength).fit(x[kept], y[kept]).score(x[held], y[held]) for strength in strengths]
+        return model(strengths[int(np.argmax(scores))]).fit(x, y)
 
 
 BASELINES: dict[str, Callable[[SplitData], Predict]] = {"most frequent": most_frequent, "TF-IDF": tfidf}

@@ -112,7 +112,7 @@ def test_the_official_glue_download(task, tmp_path):
 
 def test_tsv_knows_no_quotes_and_no_other_line_ends(tmp_path):
     """A quote is a character; U+2028 and U+0085 end no line; QQP's short rows are left out and counted."""
-    texts = ['He said "no', 'a " b " c', "one\u2028two\x85three", "café"]
+    texts = ['He said "no', '"a" b " c', "one\u2028two\x85three", "café"]
     rows = [{"question1": text, "question2": "b", "label": i % 2} for i, text in enumerate(texts)]
     write_tsv(tmp_path / "QQP" / "train.tsv", TSV["qqp"][0], rows)
     with (tmp_path / "QQP" / "train.tsv").open("a", encoding="utf-8") as file:
