@@ -135,10 +135,54 @@ def generate(
         print(f"[{number}] {prompt}{text}" if tries > 1 else prompt + text)
 
 
+@app.command("validate-submission")
+def validate_submission(
+    file: Annotated[str, typer.Argument(help="A zip for gluebenchmark.com or super.gluebenchmark.com.")],
+    data_dir: Annotated[
+        str | None,
+        typer.Option("--data_dir", "--data-dir", help="The tasks' data to check by: a folder, builtin:toyglue."),
+    ] = None,
+) -> None:
+    """Check a GLUE or SuperGLUE submission, whoever wrote it, before the server does."""
+    from rich.console import Console
+
+    from hfssl.evaluation.submission_check import report_table, validate_submission
+
+    report = validate_submission(file, data_dir)
+    Console().print(report_table(report))
+    for kind, lines in (("error", report.errors), ("warning", report.warnings)):
+        for line in lines:
+            print(f"{kind}: {line}")
+    if not report.is_valid:
+        raise InputError(f"{file} has {len(report.errors)} errors: the server would refuse it or score it wrongly")
+    print(f"{file} is a valid {report.suite} submission")
+
+
+@app.command()
+def leaderboard(
+    results: Annotated[list[str] | None, typer.Argument(help="Results: JSON files, or folders that hold them.")] = None,
+) -> None:
+    """Show results on GLUE and SuperGLUE among published ones, dev and test apart."""
+    from rich.console import Console
+
+    from hfssl.evaluation.leaderboard import board_table, boards, result_table
+    from hfssl.evaluation.results import find_results
+    from hfssl.evaluation.tasks import SUITES
+
+    own = find_results(results or [])
+    console = Console()
+    for result in own:
+        console.print(result_table(result))
+    suites = [suite for suite in SUITES if not own or suite in {result.suite for result in own}]
+    for board in boards(own, suites):
+        console.print(board_table(board, console.width))
+
+
 @app.command("ls")
 def list_all() -> None:
     """List the methods, recipes, tasks and builtin data."""
     from hfssl.data.builtin import BUILTIN_FRAMES, BUILTIN_IMAGES, BUILTIN_TEXTS
+    from hfssl.data.toyglue import BUILTIN_TASKS
     from hfssl.programs import evaluations, programs_root, recipe_configs, recipes, summary
 
     print("methods (hfssl pretrain NAME --config RECIPE)")
@@ -151,7 +195,7 @@ def list_all() -> None:
     for name, path in evaluations().items():
         print(f"  {name:18} {summary(path)}")
     print("builtin data")
-    for name, text in (BUILTIN_TEXTS | BUILTIN_IMAGES | BUILTIN_FRAMES).items():
+    for name, text in (BUILTIN_TEXTS | BUILTIN_IMAGES | BUILTIN_FRAMES | BUILTIN_TASKS).items():
         print(f"  builtin:{name:10} {text}")
 
 

@@ -96,6 +96,11 @@ def _pieces(blocks: Iterator[str]) -> Iterator[str]:
         yield "".join(held)
 
 
+def text_lines(path: Path) -> Iterator[str]:
+    """The lines of a UTF-8 file (or .gz of one) without their ends, whichever kind these are."""
+    return _lines(_decoded(path, "utf-8", remedy=""))
+
+
 def _lines(blocks: Iterator[str]) -> Iterator[str]:
     """Lines that end at a line feed only: JSON strings may hold U+2028, which `str.splitlines` also splits at."""
     rest = ""
@@ -106,7 +111,7 @@ def _lines(blocks: Iterator[str]) -> Iterator[str]:
         yield rest
 
 
-def _decoded(path: Path, encoding: str) -> Iterator[str]:
+def _decoded(path: Path, encoding: str, remedy: str | None = None) -> Iterator[str]:
     """A file's text in blocks, unpacked and decoded; every kind of line end becomes a line feed.
 
     Raises:
@@ -127,10 +132,8 @@ def _decoded(path: Path, encoding: str) -> Iterator[str]:
             except UnicodeError as error:
                 byte = offset - pending + getattr(error, "start", 0)
                 other = "latin-1" if encoding.lower().replace("_", "-") != "latin-1" else "utf-8"
-                raise InputError(
-                    f"{str(path)!r} is not {encoding}: byte {byte} cannot be decoded; name its encoding, "
-                    f"for example --encoding {other}"
-                ) from error
+                remedy = f"; name its encoding, for example --encoding {other}" if remedy is None else remedy
+                raise InputError(f"{str(path)!r} is not {encoding}: byte {byte} cannot be decoded{remedy}") from error
             if text:
                 yield text
             if not block:

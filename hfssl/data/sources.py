@@ -134,8 +134,11 @@ def resolve(path: str, builtin: dict[str, str]) -> tuple[str, str]:
     return "hub", path
 
 
-def load_hub_dataset(name: str, config: str | None, split: str, streaming: bool = False):
+def load_hub_dataset(name: str, config: str | None, split: str, streaming: bool = False, **where):
     """`datasets.load_dataset` with its many errors made one line.
+
+    Args:
+        where: ``revision`` and ``data_dir``, if not the usual ones.
 
     Raises:
         InputError: offline, no such dataset, configuration or split, or a dataset that is a program.
@@ -143,7 +146,7 @@ def load_hub_dataset(name: str, config: str | None, split: str, streaming: bool 
     import datasets
 
     try:
-        return datasets.load_dataset(name, config, split=split, streaming=streaming)
+        return datasets.load_dataset(name, config, split=split, streaming=streaming, **where)
     except Exception as error:  # huggingface_hub, datasets, httpx and the socket each have errors of their own
         raise InputError(_hub_message(name, error)) from error
 
