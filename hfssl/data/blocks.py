@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from torch.utils.data import Dataset
 
 from hfssl.data.corpus import VERSION, Corpus, build_corpus, tokenizer_hash
@@ -155,15 +156,29 @@ def load_text_data(text: TextArguments, arguments: CorpusArguments, style: str) 
     Args:
         style: "gpt2" (documents end with the end-of-text token) or "bert" (blocks stand between [CLS] and [SEP]).
     """
-    with PartialState().main_process_first():
-        if arguments.corpus is not None:
-            tokenizer, parts = open_corpora(arguments)
-        else:
-            tokenizer, parts = _build_corpora(text, arguments, style)
+    if arguments.corpus is not None:
+        tokenizer, parts = _first_process_first(lambda: open_corpora(arguments))
+    else:
+        tokenizer, parts = _first_process_first(lambda: _build_corpora(text, arguments, style))
     _end_token(tokenizer, style)
     around = ([], []) if style == "gpt2" else ([tokenizer.cls_token_id], [tokenizer.sep_token_id])
     blocks = [Blocks(part, arguments.block_size, *around, documents=arguments.document_mask) for part in parts]
     return TextData(tokenizer, *blocks)
+
+
+def _first_process_first(action: Callable[[], Any]) -> Any:
+    """What `action` returns, in the first process and then in the others; what it refuses, all refuse."""
+    state, result, error = PartialState(), None, None
+    if state.is_main_process:
+        try:
+            result = action()
+        except InputError as problem:
+            error = str(problem)
+    if state.num_processes > 1:
+        error = broadcast_object_list([error])[0]
+    if error is not None:
+        raise InputError(error)
+    return result if state.is_main_process else action()
 
 
 def open_corpora(arguments: CorpusArguments) -> tuple[Any, list[Corpus]]:

@@ -133,6 +133,10 @@ def step_of(checkpoint: str | Path) -> int:
 
 def newest(output_dir: str | Path) -> Path | None:
     """The newest checkpoint that verifies; damaged ones are moved to `damaged-checkpoint-N` and said so."""
+    for aside in Path(output_dir).glob(".old-checkpoint-*"):  # its step was being saved again when the process died
+        final = aside.with_name(aside.name.removeprefix(".old-"))
+        if not final.exists():
+            aside.rename(final)
     for checkpoint in reversed(checkpoints(output_dir)):
         problem = fault(checkpoint)
         if problem is None:

@@ -11,6 +11,7 @@ from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadMode
 from hfssl.data.blocks import CausalCollator
 from hfssl.data.masking import IGNORED
 from hfssl.evaluation.language import (
+    LanguageScore,
     byte_entropy,
     most_frequent_accuracy,
     pseudo_perplexity,
@@ -96,6 +97,12 @@ def test_a_uniform_guess_costs_the_bits_of_the_bytes():
     assert byte_entropy(b"aaaa") == 0
     counts = np.bincount(np.frombuffer(everything, np.uint8))
     assert unigram_loss(counts, counts) == pytest.approx(math.log(256))
+
+
+def test_bits_a_byte_by_hand():
+    """A token of four bytes that costs ln 2 nats, one bit, is a quarter of a bit a byte, with any tokenizer."""
+    assert LanguageScore(tokens=7, loss=math.log(2), accuracy=0.5).bits_per_byte(1 / 4) == pytest.approx(0.25)
+    assert LanguageScore(tokens=7, loss=2 * math.log(2), accuracy=0.5).bits_per_byte(1 / 8) == pytest.approx(0.25)
 
 
 def test_unigram_loss_by_hand():

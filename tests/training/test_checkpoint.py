@@ -1,11 +1,23 @@
 import errno
 import json
 import logging
+import os
+import shutil
+from types import SimpleNamespace
 
 import pytest
 
 from hfssl.training import checkpoint as module
-from hfssl.training.checkpoint import MANIFEST, checkpoints, fault, newest, publish, rotate
+from hfssl.training.checkpoint import (
+    MANIFEST,
+    checkpoints,
+    fault,
+    missing_state,
+    newest,
+    publish,
+    rotate,
+    why_not_written,
+)
 
 
 def stage(folder, step, files=None):
@@ -115,3 +127,49 @@ def test_a_publish_that_fails_anywhere_leaves_the_old_one(three, monkeypatch, ca
         # Up to the rename the new one must not be seen; the flush of the parent folder comes after it.
         assert newest(three).name in ("checkpoint-100", "checkpoint-200")
     assert fault(newest(three)) is None
+
+
+def test_a_part_of_the_state_is_missing_if_one_of_its_files_is(tmp_path):
+    """Of two processes each has a random state; a model sharded by FSDP is no optimizer."""
+    final = tmp_path / "checkpoint-1"
+    (final / "optimizer_0").mkdir(parents=True)
+    names = ["scheduler.pt", "rng_state_0.pth", "rng_state_1.pth", "optimizer_0/part.distcp", "pytorch_model_fsdp.bin"]
+    for name in names:
+        (final / name).write_text(name)
+    final.rename(tmp_path / "staging")
+    publish(tmp_path / "staging", final)
+    assert missing_state(final) == [] and fault(final) is None
+    (final / "rng_state_1.pth").unlink()
+    assert missing_state(final) == ["random state"] and fault(final) is None
+    (final / "optimizer_0" / "part.distcp").unlink()
+    assert missing_state(final) == ["optimizer", "random state"]
+    (final / "pytorch_model_fsdp.bin").unlink()
+    assert fault(final) == "pytorch_model_fsdp.bin is missing"
+
+
+def test_a_step_saved_again_is_there_at_any_moment(tmp_path, monkeypatch):
+    """Killed before the last rename: the first checkpoint lies aside, whole; the next save or resume needs no more."""
+    for text in ("first", "second"):
+        (tmp_path / "staging").mkdir()
+        (tmp_path / "staging" / "model").write_text(text)
+        if text == "second":
+            monkeypatch.setattr(os, "replace", lambda *paths: (_ for _ in ()).throw(OSError("killed")))
+            with pytest.raises(OSError, match="killed"):
+                publish(tmp_path / "staging", tmp_path / "checkpoint-1")
+        else:
+            publish(tmp_path / "staging", tmp_path / "checkpoint-1")
+    assert newest(tmp_path).joinpath("model").read_text() == "first"
+
+
+@pytest.mark.parametrize(("free", "said"), [(0, "No space left on device (0 MiB free): pos 3"), (2**40, "pos 3")])
+def test_why_a_file_was_not_written(tmp_path, monkeypatch, free, said):
+    """torch writes from C++ and says nothing of the disk."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    assert why_not_written(RuntimeError("pos 3"), tmp_path) == said
+    try:
+        try:
+            raise OSError(28, "No space left on device")
+        except OSError as error:
+            raise RuntimeError("safetensors") from error
+    except RuntimeError as error:
+        assert why_not_written(error, tmp_path) == "No space left on device"

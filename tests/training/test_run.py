@@ -232,6 +232,66 @@ def test_another_global_batch_goes_on_at_the_same_sample(tmp_path):
     assert orders[0] == orders[1] and sorted(orders[0]) == list(range(40))
 
 
+@pytest.mark.parametrize(("first", "second"), [(4, 2), (2, 4)])
+def test_another_global_batch_ends_with_the_same_pass_over_the_data(tmp_path, first, second, caplog):
+    """A pass is 40 samples, so many steps as that takes: twice as many of half the size, half as many of twice."""
+    seen = []
+    for batch, callbacks in ((first, [KillAt(4)]), (second, [])):
+        settings = {"max_steps": -1, "num_train_epochs": 1, "per_device_train_batch_size": batch, "resume": True}
+        trainer = trainer_for(tmp_path / "out", callbacks=callbacks, **settings)
+        trainer.train_dataset = Recording()
+        if callbacks:
+            with pytest.raises(SystemExit):
+                run(trainer)
+        else:
+            run(trainer)
+        seen += trainer.train_dataset.seen
+    rest = -(-(40 - 5 * first) // second)  # the last step may begin the next pass
+    assert set(seen) == set(range(40)) and len(seen) == 5 * first + rest * second
+    assert trainer.state.global_step == 5 + rest
+    assert f"The global batch was {first} samples and is now {second}" in caplog.text
+
+
+def test_a_signal_in_the_last_evaluation_of_a_run_without_checkpoints(tmp_path):
+    trainer = trainer_for(tmp_path / "out", save_strategy="no")
+    trainer.eval_dataset = KillInMicroStep(1, size=8)
+    with pytest.raises(SystemExit):
+        run(trainer)
+    assert newest(tmp_path / "out").name == "checkpoint-12"
+    again = trainer_for(tmp_path / "out", save_strategy="no")
+    again.train_dataset = Recording()
+    assert run(again)["eval_loss"] > 0 and not again.train_dataset.seen, "nothing is trained again"
+
+
+def test_broken_weights_are_not_saved_as_a_model(tmp_path):
+    class Break(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            if state.global_step == 12:
+                model.transformer.wte.weight.data[0, 0] = float("nan")
+
+    trainer = trainer_for(tmp_path / "out", callbacks=[Break()], save_strategy="no", logging_steps=5)
+    trainer.eval_dataset = None
+    with pytest.raises(InputError, match="a weight is not finite at step 12; there is no earlier checkpoint"):
+        run(trainer)
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+    assert not json.loads((tmp_path / "out" / "run.json").read_text()).get("finished")
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot write to .*file/out: .*file is read-only or no folder"):
+        trainer_for(tmp_path / "file" / "out")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(InputError, match=r"cannot write to .*out/deep: .* is read-only"):
+        trainer_for(tmp_path / "out" / "deep")
+    assert not (tmp_path / "out").exists()
+
+
+def test_label_smoothing_is_refused(tmp_path):
+    with pytest.raises(InputError, match="--label_smoothing_factor is not for pretraining"):
+        trainer_for(tmp_path / "out", label_smoothing_factor=0.1)
+
+
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
 def test_a_missing_state_is_refused_unless_allowed(tmp_path, name):
     run(trainer_for(tmp_path / "out"))
@@ -469,7 +529,9 @@ def model_with_head(kind):
     config.num_labels = gpt.num_labels = 1 if kind.endswith("number") else 3
     gpt.pad_token_id = 23
     if kind == "gpt":
-        return tiny_gpt(), CausalCollator()
+        return tiny_gpt(), Blanks()
+    if kind == "ours gpt":
+        return language_model(gpt), Blanks()
     if kind == "bert":
         return BertForMaskedLM(config), Blanks()
     if kind == "ours bert":
@@ -481,7 +543,7 @@ def model_with_head(kind):
     return BertForSequenceClassification(config), Classes(kind)
 
 
-@pytest.mark.parametrize("kind", ["gpt", "bert", "ours bert", "classes", "number", "tokens", "gpt classes"])
+@pytest.mark.parametrize("kind", ["gpt", "ours gpt", "bert", "ours bert", "classes", "number", "tokens", "gpt classes"])
 def test_accumulation_leaves_loss_and_gradient_as_they_are(tmp_path, kind):
     """One step on 16 samples, whole and in 2 and 8 parts (stock heads in Trainer: eight times too large at 8)."""
     found = []
