@@ -22,6 +22,7 @@ FLOORS = {
     "config": 1,
     "information": 1,
     "benchmarking": 1,
+    "benchmarking_vision": 5,
     "environment": 1,
     "launch": 2,
     "evaluation": 2,
