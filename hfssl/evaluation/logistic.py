@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import torch
 
 SMALL_WORK = 20_000_000  # multiplications
-LARGE = 20_000_000  # numbers in the features
+LARGE = 2_000_000  # numbers in the features
 CHUNK = 2**24  # numbers in a chunk of logits
 TOGETHER = 2**24  # weights of the heads that are solved together
+NEGLIGIBLE = -60.0  # log-probabilities below: exp of much less is a subnormal number, which slows products several times
 MEMORY = 10  # steps that L-BFGS remembers
 HALVINGS = 12
 
@@ -129,24 +130,25 @@ class _Problem:
         """Losses (h,) and gradients like the parameters."""
         count, classes, dtype = len(heads), self.num_classes, self.features.dtype
         flat = parameters.flatten(0, 1).to(dtype)  # (h * K, D + 1)
-        weight, bias = flat[:, :-1].T, flat[:, -1]
+        weight, bias = flat[:, :-1], flat[:, -1:]
         loss, gradient = torch.zeros_like(self.decay[heads]), torch.zeros_like(parameters).flatten(0, 1)
         size = max(1, CHUNK // (count * classes))
         for first in range(0, len(self.features), size):
             features, labels = self.features[first : first + size], self.labels[first : first + size]
-            logits = torch.addmm(bias, features, weight).view(len(features), count, classes)
-            chosen = labels[:, None, None].expand(-1, count, 1)
-            log_sum = logits.logsumexp(2, keepdim=True)
-            losses = (log_sum - logits.gather(2, chosen))[..., 0]  # (n, h)
-            residual = logits.sub_(log_sum).exp_()
-            residual.scatter_add_(2, chosen, residual.new_full((1, 1, 1), -1).expand_as(chosen))
+            # (h, K, n): the sums over few classes then run along many rows.
+            logits = torch.addmm(bias, weight, features.T).view(count, classes, -1)
+            residual = logits.log_softmax(1)
+            chosen = labels.expand(count, 1, -1)
+            losses = residual.gather(1, chosen)[:, 0]  # (h, n), negative
+            residual.clamp_(min=NEGLIGIBLE).exp_()
+            residual.scatter_add_(1, chosen, residual.new_full((1, 1, 1), -1).expand_as(chosen))
             if self.rows is not None:
-                kept = self.rows[heads, first : first + size].T.to(dtype)
-                losses, residual = losses * kept, residual.mul_(kept[:, :, None])
-            residual = residual.view(len(features), -1)
-            loss += losses.sum(0, dtype=torch.float64)
-            gradient[:, :-1] += residual.T @ features
-            gradient[:, -1] += residual.sum(0, dtype=torch.float64)
+                kept = self.rows[heads, first : first + size].to(dtype)
+                losses, residual = losses * kept, residual.mul_(kept[:, None])
+            residual = residual.flatten(0, 1)
+            loss -= losses.sum(1, dtype=torch.float64)
+            gradient[:, :-1] += residual @ features
+            gradient[:, -1] += residual.sum(1, dtype=torch.float64)
         counts, decay = self.counts[heads], self.decay[heads]
         gradient = gradient.view_as(parameters) / counts[:, None, None]
         gradient[..., :-1] += decay[:, None, None] * parameters[..., :-1]
@@ -213,6 +215,10 @@ def _direction(problem: _Problem, gradient, heads, history) -> torch.Tensor:
         direction = direction - share[:, None, None] * change
         shares.append(share)
     direction = problem.precondition(direction, heads)
+    if history:  # the more certain the heads, the smaller their Hessian
+        step, change, _ = history[-1]
+        scale = _dot(step, change) / _dot(change, problem.precondition(change, heads))
+        direction = direction * torch.where(scale > 0, scale, 1)[:, None, None]
     for (step, change, inverse), share in zip(history, reversed(shares), strict=True):
         direction = direction + (share - inverse * _dot(change, direction))[:, None, None] * step
     return direction

@@ -10,11 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from hfssl.errors import InputError
 from hfssl.evaluation import probes
+from hfssl.evaluation.embeddings import write_embeddings
 from hfssl.evaluation.probes import ProbeResult, ProbeRow
 
 GEOMETRY = {
@@ -204,21 +204,3 @@ def _write_figures(folder: Path, result: ProbeResult, settings: Mapping[str, Any
     page.heading("Protocol")
     page.text(" ".join(probes.__doc__.partition("\n\n")[2].split()))
     page.write(folder / "report.html")
-
-
-def write_embeddings(path: str | Path, features: Mapping[str, torch.Tensor], images: Mapping) -> None:
-    """Writes parquet: "split", "index" (int64), "label" (int64) and "embedding" (float32, a list of fixed length)."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    tables = []
-    for split, part in features.items():
-        flat = pa.array(np.ascontiguousarray(part.numpy(), dtype=np.float32).reshape(-1))
-        columns = {
-            "split": pa.array([split] * len(part)),
-            "index": pa.array(np.arange(len(part))),
-            "label": pa.array(images[split].labels),
-            "embedding": pa.FixedSizeListArray.from_arrays(flat, part.shape[1]),
-        }
-        tables.append(pa.table(columns))
-    pq.write_table(pa.concat_tables(tables), path)
