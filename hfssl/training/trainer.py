@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import shutil
 import time
 from pathlib import Path
 
@@ -15,25 +14,24 @@ import torch.distributed as dist
 import transformers.trainer
 from accelerate import skip_first_batches as accelerate_skip_first_batches
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
-from transformers import Trainer, set_seed
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback, TrainerState
+from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 
 from hfssl.data.masking import IGNORED
-from hfssl.data.sampling import OrderedBatches, OrderedDataLoader, hash_key, single_threaded_worker
+from hfssl.data.sampling import OrderedBatches, OrderedDataLoader, single_threaded_worker
 from hfssl.errors import InputError
 from hfssl.evaluation.language import score_language, together, unigram_loss
 from hfssl.training.callbacks import Progress, Samples, StopOnSignal, Stopped, UnigramDiagnosis
-from hfssl.training.checkpoint import check_writable, newest, publish, rotate, step_of, why_not_written
+from hfssl.training.checkpoint import check_writable, step_of
 from hfssl.training.large_batch import hold_statistics_in_backward, is_contrastive, prepare_batch
 from hfssl.training.optim import TIMM, build_optimizer, decayed, scaled_learning_rate, schedule_options
 from hfssl.training.random_state import random_state, set_random_state
+from hfssl.training.saving import POSITION, SavingTrainer
 from hfssl.training.throughput import Meter, matmul_peak, training_flops_per_token
 
 logger = logging.getLogger(__name__)
 
-POSITION = "position.json"
 MASKED = ("bert", "modernbert")  # their loss is of the hidden tokens alone, so no bits a byte
 
 
@@ -47,7 +45,7 @@ def _skip_first_batches(dataloader, num_batches: int = 0):
 transformers.trainer.skip_first_batches = _skip_first_batches
 
 
-class PretrainingTrainer(Trainer):
+class PretrainingTrainer(SavingTrainer):
     """`transformers.Trainer` for pretraining.
 
     * The order of the samples is a function of (seed, step) (`data/sampling.py`), the same on any number of processes.
@@ -189,12 +187,6 @@ class PretrainingTrainer(Trainer):
         self.save_if_missing()
         self.callback_handler.on_train_end(self.args, self.state, self.control)
 
-    def save_if_missing(self) -> None:
-        """A checkpoint of the step in hand, if it has none."""
-        final = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        if self.state.global_step and not self.stop.most(int(final.exists())):
-            self._save_checkpoint(self.model, trial=None)
-
     def get_batch_samples(self, *args, **kwargs):
         began = time.perf_counter()
         samples = super().get_batch_samples(*args, **kwargs)
@@ -296,14 +288,6 @@ class PretrainingTrainer(Trainer):
                 logs["seconds"] = round(time.perf_counter() - self._began, 2)
         super().log(logs, start_time)
 
-    def _not_finite(self, what: str) -> str:
-        last = newest(self.args.output_dir)
-        stays = f"the last good checkpoint is {last}" if last else "there is no earlier checkpoint"
-        return (
-            f"{what} is not finite at step {self.state.global_step}; {stays}; "
-            f"a lower --learning_rate than {self.args.learning_rate:g} may help (--resume goes on with it)"
-        )
-
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         began, self._evaluating = time.perf_counter(), True
         state = random_state()  # a loader draws from it when it begins, which would move training's dropout
@@ -348,113 +332,3 @@ class PretrainingTrainer(Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    def _save(self, output_dir=None, state_dict=None) -> None:
-        super()._save(output_dir, state_dict)
-        if self.args.should_save:  # a pickle, which nothing reads; the settings stand in run.json
-            (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
-
-    def _issue_warnings_after_load(self, load_result) -> None:
-        """A tied weight is saved under one of its names: the others are not missing."""
-        tied = getattr(self.model, "all_tied_weights_keys", {})
-        load_result.missing_keys[:] = [name for name in load_result.missing_keys if name not in tied]
-        super()._issue_warnings_after_load(load_result)
-
-    def create_model_card(self, *args, **kwargs) -> None:
-        """Nothing: `run` has written the card, which a push would otherwise overwrite with transformers' own."""
-
-    def _save_checkpoint(self, model, trial) -> None:
-        """Writes a checkpoint aside and publishes it; if that fails, nothing of it stays and the last good one does."""
-        self.store_flos()
-        self._refuse_broken_weights()
-        output_dir = Path(self.args.output_dir)
-        final = output_dir / f"checkpoint-{self.state.global_step}"
-        staging = output_dir / f".{final.name}"
-        began = time.perf_counter()
-        try:
-            self._main_process_does(lambda: shutil.rmtree(staging, ignore_errors=True))
-            self._write_checkpoint(staging, final)
-            self._main_process_does(lambda: publish(staging, final))
-        except Exception as error:
-            # safetensors and torch wrap the system's error each in their own class, so the class says little here.
-            shutil.rmtree(staging, ignore_errors=True)
-            last = newest(output_dir)
-            stays = f"the last good checkpoint is {last}" if last else "there is no earlier checkpoint"
-            raise InputError(f"cannot save {final}: {why_not_written(error, output_dir)}; {stays}") from error
-        self._main_process_does(
-            lambda: rotate(output_dir, self.args.save_total_limit, self.state.best_model_checkpoint)
-        )
-        if self.args.push_to_hub:
-            self._push_from_checkpoint(str(final))
-        self._meter.pause(time.perf_counter() - began)
-
-    def _refuse_broken_weights(self) -> None:
-        broken = not all(bool(weight.isfinite().all()) for weight in self.model.parameters())
-        if self.stop.most(int(broken)):
-            raise InputError(self._not_finite("a weight"))
-
-    def _write_checkpoint(self, staging: Path, final: Path) -> None:
-        self.save_model(str(staging), _internal_call=True)
-        if self.state.best_global_step:
-            best = final.with_name(f"checkpoint-{self.state.best_global_step}")
-            if best == final or best.exists():
-                self.state.best_model_checkpoint = str(best)
-        if not self.args.save_only_model:
-            self._save_optimizer_and_scheduler(str(staging))
-            self._save_scaler(str(staging))
-            self._save_rng_state(str(staging))
-        losses = [self._tr_loss.item()]
-        if self.args.world_size > 1:
-            losses = [None] * self.args.world_size
-            dist.all_gather_object(losses, self._tr_loss.item())
-        if self.args.should_save:
-            position = {
-                "samples": self._samples_before(self.state.global_step),
-                "global_batch": self.args.global_batch,
-                "last_logged": self._globalstep_last_logged,
-                "losses": losses,
-                "evaluate": self._evaluating,
-            }
-            (staging / POSITION).write_text(json.dumps(position))
-            for callback in [*self.callback_handler.callbacks, self.control]:
-                if isinstance(callback, ExportableState):
-                    self.state.stateful_callbacks[type(callback).__name__] = callback.state()
-            self.state.save_to_json(str(staging / TRAINER_STATE_NAME))
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        """With another number of processes there is no random state for each: each gets a new one, told by the step."""
-        if checkpoint is not None:
-            position = json.loads((Path(checkpoint) / POSITION).read_text())
-            if len(position["losses"]) != self.args.world_size:
-                set_seed(int(hash_key(self.args.seed, self.state.global_step, self.args.process_index)) % 2**32)
-                return
-        super()._load_rng_state(checkpoint)
-
-    def _main_process_does(self, action) -> None:
-        """Runs `action` in the process that saves, between two barriers."""
-        self._barrier()
-        if self.args.should_save:
-            action()
-        self._barrier()
-
-    def _barrier(self) -> None:
-        if self.args.world_size > 1 and dist.is_initialized():
-            dist.barrier()
-
-    def save_final(self) -> None:
-        """Writes the trained model into the output folder, each file whole or not at all."""
-        output_dir = Path(self.args.output_dir)
-        staging = output_dir / ".final"
-        self._refuse_broken_weights()
-        self._main_process_does(lambda: shutil.rmtree(staging, ignore_errors=True))
-        try:
-            self.save_model(str(staging), _internal_call=True)
-        except Exception as error:
-            shutil.rmtree(staging, ignore_errors=True)
-            raise InputError(f"cannot save the model in {output_dir}: {why_not_written(error, output_dir)}") from error
-        if self.args.should_save:
-            for path in sorted(staging.iterdir()):
-                path.replace(output_dir / path.name)
-            staging.rmdir()
-            (output_dir / "log_history.json").write_text(json.dumps(self.state.log_history, indent=1))
-        self._barrier()
