@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import logging
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,20 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import TrainerCallback, set_seed
 
+from hfssl.benchmarking import figure, spread, step_seconds, write_json
+from hfssl.config import read_yaml
 from hfssl.data.augmentation import Augmentation
 from hfssl.data.collators import TwoViewCollator
 from hfssl.data.images import ImageDataset, ResidentImages
 from hfssl.data.sampling import single_threaded_worker
-from hfssl.errors import InputError
+from hfssl.errors import InputError, one_line
+from hfssl.evaluation.classifiers import linear_probe
+from hfssl.evaluation.features import extract_features
+from hfssl.evaluation.knn import knn_predict
 from hfssl.models import SimCLRConfig, SimCLRForPreTraining
 from hfssl.training import PretrainingArguments, PretrainingTrainer
+
+logger = logging.getLogger(__name__)
 
 PAPER = ("crop", "flip", "color_jitter", "grayscale", "blur")  # on ImageNet; on CIFAR-10 without the blur
 
@@ -74,16 +83,16 @@ def simclr_trainer(
     resident: bool = False,
     **arguments,
 ) -> PretrainingTrainer:
-    """SimCLR as its recipe builds it, on the images' device.
+    """SimCLR as its recipe builds it, channels last; it saves nothing.
 
     Args:
         model: of `SimCLRConfig`. strength: of the colour jitter.
+        resident: keep the images on the device.
         arguments: of `PretrainingArguments`.
     """
     config = SimCLRConfig(**model)
-    args = PretrainingArguments(
-        output_dir=str(folder), save_strategy="no", report_to=[], disable_tqdm=True, **arguments
-    )
+    arguments = {"save_strategy": "no", "report_to": [], "disable_tqdm": True, "channels_last": True} | arguments
+    args = PretrainingArguments(output_dir=str(folder), **arguments)
     train = ResidentImages(images, args.device) if resident else images
     set_seed(0)
     views = Augmentation(
@@ -91,8 +100,75 @@ def simclr_trainer(
         color_strength=strength,
     )  # fmt: skip
     collator = TwoViewCollator(views, resident=getattr(train, "pixels", None))
-    network = SimCLRForPreTraining(config).to(memory_format=torch.channels_last)
-    return PretrainingTrainer(network, args, train, data_collator=collator)
+    return PretrainingTrainer(SimCLRForPreTraining(config), args, train, data_collator=collator)
+
+
+def view_milliseconds(make: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, repeats: int) -> dict:
+    """What two views of each image take."""
+    times = []
+    for _ in range(repeats + 2):
+        _wait()
+        began = time.perf_counter()
+        make(images)
+        make(images)
+        _wait()
+        times.append(1e3 * (time.perf_counter() - began))
+    return {"ms": spread(times[2:])}
+
+
+def within_budget(arms: Iterable[tuple], left: Callable[[], float], out: str | Path, **about) -> list[dict[str, Any]]:
+    """Measures each arm for which there is time; the others, and those that fail, say so in their rows.
+
+    Args:
+        arms: the name, the seconds that it needs, and a function whose result are the figures.
+        left: the seconds of the budget that are left.
+        out: the JSON file, written after each arm, with what is said `about` it.
+    """
+    rows = []
+    for name, needed, measure in arms:
+        row = {"arm": name, "missing": f"left out, {max(left(), 0):.0f} s of the budget were left"}
+        if left() > needed:
+            try:
+                row = {"arm": name, **measure()}
+            except Exception as error:  # it is named in the row, and the other arms go on
+                row["missing"] = f"{type(error).__name__}: {one_line(error)[:200]}"
+        rows.append(row)
+        write_json(out, rows, **about)
+        logger.info("%s: %s", name, in_words(row))
+    return rows
+
+
+def in_words(row: dict[str, Any]) -> str:
+    """The figures of an arm on one line."""
+    parts = []
+    for name, value in row.items():
+        if isinstance(value, dict):
+            parts.append(f"{name} {figure(value)}")
+        elif name not in ("arm", "points"):
+            parts.append(value if name == "missing" else f"{name} {value:.4g}")
+    return ", ".join(parts)
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def step_rate(images: ImageDataset, model: dict[str, Any], batch_size: int, steps: int, **how) -> dict:
+    """Images/s of SimCLR steps on resident images, each figure over an eighth of the steps, and seconds for 50,000.
+
+    Args:
+        how: of `simclr_trainer`.
+    """
+    warmup = 8
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = simclr_trainer(
+            folder, images, model, resident=True, per_device_train_batch_size=batch_size, max_steps=warmup + steps,
+            **how,
+        )  # fmt: skip
+        seconds = step_seconds(trainer, warmup, max(1, steps // 8))
+    rates = [batch_size / each for each in seconds]
+    return {"images/s": spread(rates), "s for 50,000": spread([50000 / rate for rate in rates])}
 
 
 # lightly
@@ -195,21 +271,25 @@ def kornia_views(size: int, strength: float) -> Callable[[torch.Tensor], torch.T
 
 
 class ByTheClock(TrainerCallback):
-    """The accuracy by nearest neighbours every so many steps, beside the seconds of training alone.
+    """kNN accuracy every so many steps beside the seconds of training alone, and at the end the linear probe's.
 
     Args:
-        accuracy: of the model as it is, a fraction.
+        train, test: labelled images.
+        device: where the classifiers run.
         every: steps between two looks.
-        goal: the accuracy at which training stops.
+        goal: the kNN accuracy at which training stops, a fraction.
         seconds: of training and looking together after which it stops.
 
     Attributes:
         points: (step, seconds of training, accuracy).
+        linear: the linear probe's accuracy after training.
     """
 
-    def __init__(self, accuracy: Callable[[nn.Module], float], every: int, goal: float, seconds: float):
-        self.accuracy, self.every, self.goal, self.limit = accuracy, every, goal, seconds
+    def __init__(self, train: ImageDataset, test: ImageDataset, device, every: int, goal: float, seconds: float):
+        self.data, self.device, self.every, self.goal, self.limit = (train, test), device, every, goal, seconds
+        self.classes = int(train.labels.max()) + 1
         self.points: list[tuple[int, float, float]] = []
+        self.linear = float("nan")
 
     def on_train_begin(self, args, state, control, **kwargs):
         self._began, self._looking = time.perf_counter(), 0.0
@@ -220,7 +300,39 @@ class ByTheClock(TrainerCallback):
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         looked = time.perf_counter()
-        found = self.accuracy(model)
-        self.points.append((state.global_step, looked - self._began - self._looking, found))
+        accuracy = self._accuracy(model, lambda *data: knn_predict(*data, self.classes))
+        self.points.append((state.global_step, looked - self._began - self._looking, accuracy))
         self._looking += time.perf_counter() - looked
-        control.should_training_stop = found >= self.goal or time.perf_counter() - self._began > self.limit
+        if accuracy >= self.goal or time.perf_counter() - self._began > self.limit:
+            control.should_training_stop = True
+
+    def on_train_end(self, args, state, control, model=None, **kwargs):
+        self.linear = self._accuracy(model, lambda *data: linear_probe(*data, self.classes, (0,))[0][0])
+
+    def _accuracy(self, model: nn.Module, predict: Callable) -> float:
+        bank, queries = (extract_features(model, images, batch_size=1024).to(self.device) for images in self.data)
+        labels, truth = (torch.from_numpy(images.labels).to(self.device) for images in self.data)
+        return float((predict(queries, bank, labels) == truth).double().mean())
+
+
+def time_to_accuracy(train: ImageDataset, test: ImageDataset, epochs: int, goal: float, seconds: float, **how) -> dict:
+    """CIFAR-10 as recipes/simclr_cifar10.yaml trains it, but in fewer epochs; kNN every five.
+
+    Args:
+        goal, seconds: where it stops, as in `ByTheClock`.
+        how: of `simclr_trainer`.
+    """
+    recipe = read_yaml("recipes/simclr_cifar10.yaml")
+    names = ("optim", "learning_rate", "learning_rate_scaling", "weight_decay", "max_grad_norm", "lr_scheduler_type")
+    batch_size = min(recipe["per_device_train_batch_size"], len(train) // 4)
+    settings = {name: recipe[name] for name in names} | {"num_train_epochs": epochs, "warmup_steps": 0.1}
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = simclr_trainer(
+            folder, train, recipe["model"], resident=True, per_device_train_batch_size=batch_size, **settings, **how
+        )
+        clock = ByTheClock(train, test, trainer.args.device, 5 * (len(train) // batch_size), goal, seconds)
+        trainer.add_callback(clock)
+        trainer.train()
+    step, trained, accuracy = clock.points[-1]
+    found = {"steps": step, "training s": trained, "kNN": accuracy, "linear": clock.linear}
+    return found | {"reached": accuracy >= goal, "points": clock.points}

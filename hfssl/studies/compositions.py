@@ -30,7 +30,7 @@ from hfssl.data.augmentation import Augmentation, AugmentationArguments
 from hfssl.data.collators import TwoViewCollator
 from hfssl.data.images import ImageArguments, ImageDataset, load_images
 from hfssl.errors import InputError, nearest
-from hfssl.evaluation.features import as_encoder, pixel_encoder
+from hfssl.evaluation.encoders import pixel_encoder
 from hfssl.evaluation.probes import probe
 from hfssl.models import SimCLRForPreTraining
 from hfssl.training import PretrainingArguments, PretrainingTrainer, run
@@ -72,7 +72,6 @@ class CompositionArguments:
     )
     test_split: str = field(default="test", metadata={"help": "Of image_path, if there is no test_path."})
     probe_images: int = field(default=0, metadata={"help": "Training images for the probes; 0: all."})
-    knn_k: int = field(default=20, metadata={"help": "Neighbours that vote."})
 
     def __post_init__(self):
         for name in self.transformations:
@@ -82,8 +81,8 @@ class CompositionArguments:
         if len({*self.transformations}) < len(self.transformations) or not self.transformations:
             raise InputError("transformations must name at least one, and none twice")
         AugmentationArguments(color_strength=self.color_strength, min_crop=self.min_crop)  # checks them
-        if self.seeds < 1 or self.knn_k < 1 or self.probe_images < 0:
-            raise InputError("seeds and knn_k must be at least 1, probe_images at least 0")
+        if self.seeds < 1 or self.probe_images < 0:
+            raise InputError("seeds must be at least 1, probe_images at least 0")
 
 
 @dataclass
@@ -151,13 +150,12 @@ class Study:
         return TwoViewCollator(views, seed=seed, shared_draws=True)
 
     def _probe(self, model) -> dict[str, float]:
-        count = self.settings.probe_images or len(self.train)
-        bank = self.train.subset(range(min(count, len(self.train))))
-        rows = probe(
-            as_encoder(model), bank, self.test, seeds=1, labels_per_class=(), knn_k=self.settings.knn_k, anchors=False,
+        count = min(self.settings.probe_images or len(self.train), len(self.train))
+        found = probe(
+            model, self.train.subset(range(count)), self.test, seeds=1, labels_per_class=(), anchors=(),
             device=self.args.device,
         )  # fmt: skip
-        return {protocol: row.accuracy for protocol in PROTOCOLS for row in rows if row.protocol.startswith(protocol)}
+        return {row.protocol: row.accuracy for row in found.rows}
 
     def identity(self) -> dict[str, Any]:
         """What the results depend on besides the names of the jobs."""

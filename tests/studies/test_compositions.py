@@ -84,7 +84,7 @@ def test_a_study_writes_its_matrix_and_goes_on_with_what_is_missing(tmp_path, mo
     [
         ({"transformations": ["crop", "colour"]}, "unknown transformation 'colour': one of .*; did you mean 'color'"),
         ({"transformations": ["crop", "crop"]}, "none twice"),
-        ({"seeds": 0}, "seeds and knn_k must be at least 1"),
+        ({"seeds": 0}, "seeds must be at least 1"),
         ({"min_crop": 0.0}, "min_crop"),
         ({"color_strength": 9.0}, "color_strength"),
     ],
