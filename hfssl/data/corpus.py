@@ -15,7 +15,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
@@ -25,20 +24,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer
 from tqdm.auto import tqdm
 
+from hfssl.data.encoding import Encoder, id_type
 from hfssl.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 VERSION = 3
 SHARD_CHARACTERS = 2**26  # of text in a shard: some 30 MB of tokens
-_BATCH_CHARACTERS = 2**20  # handed to the tokenizer's threads at once; its results take some 50 bytes a character
-_PIECE = 2**16  # a longer document is cut, so that it keeps more than one thread busy
-# The byte-level pattern of GPT-2 never makes one word of what stands before and after a single line end between visible
-# characters, so that pieces have the tokens of the whole.
-_SAFE_CUT = re.compile(r"\S\n(?=\S)")
+_BATCH_CHARACTERS = 2**20  # tokenised at once; the results take up to some 50 bytes a character
 
 
 class Corpus:
@@ -253,20 +248,14 @@ def _name(number: int) -> str:
 
 def _make_shards(texts, tokenizer, staging: Path, end: int, part: int | None, parts: int, shard_characters: int) -> int:
     """Makes those of this part's shards that are not there yet; returns the number of all shards."""
-    dtype = _dtype(len(tokenizer))
-    # Truncation or padding set in tokenizer.json would cut or fill every document.
-    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    backend.no_truncation()
-    backend.no_padding()
-    backend.encode_special_tokens = True  # a text that mentions <|endoftext|> does not end there
-    cut = _can_be_cut(backend)
+    encoder = Encoder(tokenizer)
     count = 0
     with tqdm(desc="Tokenising", unit="B", unit_scale=True, disable=None) as bar:
         for number, documents in groupby(_numbered(texts, shard_characters), key=lambda pair: pair[0]):
             count = number + 1
             mine = part is None or number % parts == part
             if mine and not (staging / f"{_name(number)}.json").exists():
-                _write_shard((text for _, text in documents), backend, staging, number, end, dtype, cut, bar)
+                _write_shard((text for _, text in documents), encoder, staging, number, end, bar)
     return count
 
 
@@ -280,34 +269,32 @@ def _numbered(texts: Iterable[str], shard_characters: int) -> Iterator[tuple[int
         yield number, text
 
 
-def _write_shard(documents, backend, staging: Path, number: int, end: int, dtype, cut: bool, bar) -> None:
+def _write_shard(documents, encoder: Encoder, staging: Path, number: int, end: int, bar) -> None:
     """Writes one shard under other names and renames it when it is whole; its .json comes last."""
     target = staging / _name(number)
     scratch = staging / f".{target.name}.{uuid.uuid4().hex}"
     ends, total, size, largest = [], 0, 0, end
-    ending = np.array([end], dtype).tobytes()
+    ending = np.array([end], encoder.dtype).tobytes()
     try:
         # A second thread reads and tokenises the next batch while this one writes: the tokenizer lets go of the lock.
         with open(f"{scratch}.bin", "wb") as file, ThreadPoolExecutor(1) as pool:
-            batches = _batches(documents, cut)
+            batches = _batches(documents, encoder)
 
             def tokenised():
                 batch = next(batches, None)
                 if batch is None:
                     return None
                 pieces, last, length = batch
-                return backend.encode_batch_fast(pieces, add_special_tokens=False), last, length
+                return encoder(pieces), last, length
 
             following = pool.submit(tokenised)
             while (result := following.result()) is not None:
                 following = pool.submit(tokenised)
-                encodings, last, length = result
-                for encoding, is_last in zip(encodings, last, strict=True):
-                    ids = np.array(encoding.ids, dtype)
-                    total += len(ids)
-                    if len(ids):
-                        largest = max(largest, int(ids.max()))
-                        file.write(ids)
+                encoded, last, length = result
+                for ids, is_last in zip(encoded, last, strict=True):
+                    file.write(ids)
+                    total += len(ids) // encoder.dtype.itemsize
+                    largest = max(largest, int(np.frombuffer(ids, encoder.dtype).max(initial=0)))
                     if is_last:
                         file.write(ending)
                         total += 1
@@ -329,11 +316,11 @@ def _write_shard(documents, backend, staging: Path, number: int, end: int, dtype
             Path(f"{scratch}{suffix}").unlink(missing_ok=True)
 
 
-def _batches(documents: Iterable[str], cut: bool) -> Iterator[tuple[list[str], list[bool], int]]:
+def _batches(documents: Iterable[str], encoder: Encoder) -> Iterator[tuple[list[str], list[bool], int]]:
     """Pieces of documents, for each whether it is its document's last, and their length in UTF-8 bytes."""
     pieces, last, characters, length = [], [], 0, 0
     for text in documents:
-        for piece, is_last in _pieces(text) if cut else ((text, True),):
+        for piece, is_last in encoder.pieces(text):
             pieces.append(piece)
             last.append(is_last)
             characters += len(piece)
@@ -343,26 +330,6 @@ def _batches(documents: Iterable[str], cut: bool) -> Iterator[tuple[list[str], l
                 pieces, last, characters, length = [], [], 0, 0
     if pieces:
         yield pieces, last, length
-
-
-def _pieces(text: str) -> Iterator[tuple[str, bool]]:
-    start = 0
-    while len(text) - start > _PIECE and (cut := _SAFE_CUT.search(text, start + _PIECE)):
-        yield text[start : cut.end()], False
-        start = cut.end()
-    yield text[start:], True
-
-
-def _can_be_cut(backend: Tokenizer) -> bool:
-    """Whether a text cut at single line ends has the same tokens: known for the byte-level pattern alone."""
-    settings = json.loads(backend.to_str())
-    before = settings["pre_tokenizer"] or {}
-    return (
-        settings["normalizer"] is None
-        and before.get("type") == "ByteLevel"
-        and before.get("use_regex", False)
-        and not before.get("add_prefix_space", True)
-    )
 
 
 def _join(
@@ -375,7 +342,7 @@ def _join(
         logger.info("%d of %d shards of %s are made; the other parts are still to come", done, count, folder)
         return None
     shards = [_read_json(record) for record in records]
-    manifest = identity | {"name": name, "dtype": _dtype(vocabulary).name}
+    manifest = identity | {"name": name, "dtype": id_type(vocabulary).name}
     manifest |= {key: sum(shard[key] for shard in shards) for key in ("tokens", "documents", "bytes")}
     manifest |= {"largest": max(shard["largest"] for shard in shards), "shards": shards}
     _write_json(staging / "manifest.json", manifest)
@@ -385,10 +352,6 @@ def _join(
         shutil.rmtree(folder)
     staging.rename(folder)
     return Corpus(folder)
-
-
-def _dtype(vocabulary: int) -> np.dtype:
-    return np.dtype(np.uint16 if vocabulary <= 2**16 else np.uint32)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

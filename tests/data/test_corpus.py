@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hfssl.data import corpus as module
+from hfssl.data import encoding
 from hfssl.data.blocks import (
     Blocks,
     CausalCollator,
@@ -79,7 +80,7 @@ def files(folder):
 
 @pytest.mark.parametrize("shard_characters", [1, SMALL, 10**9])
 def test_tokens_and_documents_equal_a_loop(tmp_path, texts, tokenizer, shard_characters):
-    assert max(map(len, texts)) > 2 * module._PIECE, "a document that is cut into pieces"
+    assert max(map(len, texts)) > 2 * encoding._PIECE, "a document that is cut into pieces"
     tokens, ends = by_hand(texts, tokenizer)
     corpus = build_corpus(texts, tokenizer, tmp_path / "c", tokenizer.eos_token_id, shard_characters=shard_characters)
     found, documents = everything(corpus)
