@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelFo
 
 from hfssl.config import build_model
 from hfssl.data.images import load_images
-from hfssl.evaluation.features import extract_features, load_encoder
+from hfssl.evaluation.encoders import load_encoder
+from hfssl.evaluation.features import extract_features
 from hfssl.programs import program, recipe_configs, recipes
 
 ROOT = program("")

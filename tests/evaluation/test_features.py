@@ -5,15 +5,8 @@ import torch
 
 from hfssl.data.augmentation import eval_view
 from hfssl.errors import InputError
-from hfssl.evaluation.features import (
-    Encoder,
-    as_encoder,
-    extract_features,
-    load_encoder,
-    pixel_encoder,
-    random_encoder,
-    weights_hash,
-)
+from hfssl.evaluation.encoders import Encoder, as_encoder, load_encoder, pixel_encoder, random_encoder
+from hfssl.evaluation.features import extract_features, weights_hash
 from hfssl.models import SimCLRConfig, SimCLRForPreTraining
 
 SMALL = {
