@@ -17,7 +17,9 @@ SMALL_WORK = 20_000_000  # multiplications
 LARGE = 2_000_000  # numbers in the features
 CHUNK = 2**24  # numbers in a chunk of logits
 TOGETHER = 2**24  # weights of the heads that are solved together
-NEGLIGIBLE = -60.0  # log-probabilities below: exp of much less is a subnormal number, which slows products several times
+NEGLIGIBLE = (
+    -60.0
+)  # log-probabilities below: exp of much less is a subnormal number, which slows products several times
 MEMORY = 10  # steps that L-BFGS remembers
 HALVINGS = 12
 

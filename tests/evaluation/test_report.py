@@ -3,9 +3,7 @@
 import base64
 import re
 
-import numpy as np
-
-from hfssl.evaluation.report import Page, embedding_map, loss_curves
+from hfssl.evaluation.report import Page, loss_curves
 
 
 def test_a_page_holds_its_parts_and_nothing_from_elsewhere(tmp_path):
@@ -29,11 +27,3 @@ def test_one_panel_a_curve():
     figure = loss_curves({"a": [(1, 1.0)], "b": [(1, 1.0), (2, 0.5)]}, {"b": (0.7, "here")})
     first, second = figure.axes
     assert list(second.lines[0].get_ydata()) == [1.0, 0.5] and len(first.lines) == 1 and len(second.lines) == 2
-
-
-def test_the_map_shows_every_image_under_its_class():
-    labels = np.arange(40) % 3
-    features = np.eye(3)[labels] * 10 + np.random.default_rng(0).normal(size=(40, 3))
-    (axes,) = embedding_map(features, labels, ["x", "y", "z"]).axes
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["x", "y", "z"]
-    assert [len(points.get_offsets()) for points in axes.collections] == [14, 13, 13]
