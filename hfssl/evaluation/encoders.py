@@ -193,14 +193,8 @@ def load_encoder(
     source = str(source)
     if source.startswith(RANDOM):
         return _random_of(source.removeprefix(RANDOM), trust_remote_code, image_size, seed)
-    if source.startswith(TIMM):
-        name = source.removeprefix(TIMM)
-        return as_encoder(_timm_model(name, image_size, pretrained=True), image_size, name)
-    if source.startswith(TIMM_FILES):
-        folder = Path(source.removeprefix("local-dir:"))
-        if source.startswith("local-dir:") and not list(folder.glob("*.safetensors")):
-            raise InputError(f"{str(folder)!r} holds no weights in safetensors; no other form is read")
-        return as_encoder(_timm_model(source, image_size, pretrained=True), image_size, folder.name)
+    if source.startswith((TIMM, *TIMM_FILES)):
+        return _of_timm_name(source.removeprefix(TIMM), image_size, pretrained=True)
     model = _auto_model(_checked(source), trust_remote_code, allow_partial)
     encoder = as_encoder(model, image_size, name=Path(source).name or source)
     return _as_its_processor(encoder, source, image_size)
@@ -274,6 +268,15 @@ def _as_its_processor(encoder: Encoder, source: str, image_size: int | None) -> 
     return encoder
 
 
+def _of_timm_name(name: str, image_size: int | None, pretrained: bool) -> Encoder:
+    folder = Path(name.removeprefix("local-dir:"))
+    if name.startswith("local-dir:") and not list(folder.glob("*.safetensors")):
+        raise InputError(f"{str(folder)!r} holds no weights in safetensors; no other form is read")
+    shown = folder.name if pretrained else f"random {name}"
+    encoder = as_encoder(_timm_model(name, image_size, pretrained), image_size, shown)
+    return replace(encoder, fresh=lambda: _timm_model(name, image_size, pretrained=False))
+
+
 def _timm_model(name: str, image_size: int | None, pretrained: bool) -> nn.Module:
     import timm
 
@@ -300,7 +303,7 @@ def _random_of(name: str, trust_remote_code: bool, image_size: int | None, seed:
 
     with _seeded(seed):
         if not Path(name).is_dir() and timm.is_model(name):
-            return as_encoder(_timm_model(name, image_size, pretrained=False), image_size, f"random {name}")
+            return _of_timm_name(name, image_size, pretrained=False)
         if "/" not in name and not Path(name).is_dir():
             raise InputError(f"{name!r} is no directory and no model of timm{nearest(name, timm.list_models())}")
         try:

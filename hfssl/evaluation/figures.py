@@ -48,7 +48,8 @@ def neighbour_sheet(
     drawn = np.sort(np.random.default_rng(seed).choice(len(queries), rows, replace=False))
     similarity = F.normalize(queries[drawn].float(), dim=1) @ F.normalize(bank.float(), dim=1).T
     nearest = similarity.topk(columns, dim=1).indices
-    figure = Figure(figsize=(columns + 1, rows + 0.5), layout="constrained")
+    figure = Figure(figsize=(columns + 1, 1.15 * rows))  # a layout engine would take seconds for as many axes
+    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=0.96, wspace=0.1, hspace=0.25)
     grid = figure.subplots(rows, columns + 1, squeeze=False)
     for line, query, neighbours in zip(grid, drawn, nearest.tolist(), strict=True):
         label = test.labels[query]

@@ -131,9 +131,12 @@ def classification_model(encoder: Encoder, num_classes: int, seed: int = 0, fres
     state = (source if inner else source.base_model).state_dict()
     state = {name.removeprefix("timm_model."): tensor for name, tensor in state.items()} if inner else state
     target = model.timm_model if inner else model.base_model
-    report = target.load_state_dict(state, strict=False)
-    classifier = {name for name in report.missing_keys if inner and name in _classifier_names(target)}
-    if report.unexpected_keys or set(report.missing_keys) - classifier:
+    try:
+        report = target.load_state_dict(state, strict=False)
+        fits = not report.unexpected_keys and set(report.missing_keys) <= _classifier_names(target if inner else None)
+    except RuntimeError:  # of another shape
+        fits = False
+    if not fits:
         raise InputError(f"{encoder.name} cannot be given a classifier: its weights do not fit {type(model).__name__}")
     return model
 
@@ -153,7 +156,10 @@ def _classifier_config(encoder: Encoder, num_classes: int):
     return TimmWrapperConfig(module.pretrained_cfg["architecture"], model_args=size, num_labels=num_classes), True
 
 
-def _classifier_names(model: nn.Module) -> set[str]:
+def _classifier_names(model: nn.Module | None) -> set[str]:
+    """Names of the classifier's weights in a timm model; none of no model."""
+    if model is None:
+        return set()
     classifier = model.get_classifier()
     return {
         f"{prefix}.{name}"

@@ -1,22 +1,16 @@
-import json
+"""A whole probe on made-up images: every row, the anchors, the interval, and what it refuses."""
 
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression as Sklearn
 
+from hfssl.data.images import ImageDataset
 from hfssl.errors import InputError
 from hfssl.evaluation import probes
-from hfssl.evaluation.classifiers import (
-    C_GRID,
-    LogisticRegression,
-    choose_c,
-    knn_predict,
-    linear_predict,
-    select_labels,
-)
-from hfssl.evaluation.features import Encoder
-from hfssl.evaluation.probes import ProbeArguments, bootstrap_interval, probe, probe_table, run_probe
+from hfssl.evaluation.encoders import Encoder, as_encoder, pixel_encoder
+from hfssl.evaluation.features import weights_hash
+from hfssl.evaluation.geometry import rankme
+from hfssl.evaluation.probes import bootstrap_interval, default_anchors, probe
 from hfssl.models import SimCLRConfig, SimCLRForPreTraining
 
 SMALL = {
@@ -27,132 +21,80 @@ SMALL = {
 }
 
 
-def clusters(count=120, dim=6, classes=3, seed=0, noise=1.0):
-    random = np.random.default_rng(seed)
-    labels = np.arange(count) % classes
-    centres = np.random.default_rng(99).normal(size=(classes, dim)) * 1.5
-    features = centres[labels] + noise * random.normal(size=(count, dim))
-    return torch.from_numpy(features).float(), torch.from_numpy(labels)
-
-
-class Squares:
+def squares(count, seed, classes=3, **changes):
     """Class c has its bright square in corner c."""
-
-    def __init__(self, count, seed, classes=3):
-        random = np.random.default_rng(seed)
-        self.labels, self.class_names = np.arange(count) % classes, [str(c) for c in range(classes)]
-        self.images = torch.from_numpy(random.integers(0, 120, (count, 3, 8, 8))).byte()
-        self.source = "squares"
-        for image, label in zip(self.images, self.labels, strict=True):
-            row, column = 4 * (label // 2), 4 * (label % 2)
-            image[:, row : row + 4, column : column + 4] += 100
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, index):
-        return {"image": self.images[index], "label": int(self.labels[index]), "index": index}
+    labels = np.arange(count) % classes
+    images = torch.from_numpy(np.random.default_rng(seed).integers(0, 120, (count, 3, 8, 8))).byte()
+    for image, label in zip(images, labels, strict=True):
+        row, column = 4 * (label // 2), 4 * (label % 2)
+        image[:, row : row + 4, column : column + 4] += 100
+    settings = {"labels": labels, "class_names": [str(c) for c in range(classes)], "source": "squares"}
+    return ImageDataset(images, **settings | changes)
 
 
-def test_knn_equals_brute_force():
-    bank, labels = clusters()
-    queries, _ = clusters(50, seed=1, noise=2.0)
-    a, b = queries.double().numpy(), bank.double().numpy()
-    similarity = (a / np.linalg.norm(a, axis=1, keepdims=True)) @ (b / np.linalg.norm(b, axis=1, keepdims=True)).T
-    for k in (1, 7, 120):
-        expected = []
-        for row in similarity:
-            votes = np.zeros(3)
-            for neighbour in np.argsort(-row)[:k]:
-                votes[labels[neighbour]] += np.exp(row[neighbour] / 0.07)
-            expected.append(votes.argmax())
-        for chunk_size in (1024, 13):
-            got = knn_predict(queries, bank, labels, 3, knn_k=k, chunk_size=chunk_size)
-            assert got.tolist() == expected
-    assert knn_predict(queries, bank, labels, 3, knn_k=7, knn_t=1e-4).shape == (50,)  # no overflow
-    with pytest.raises(InputError, match="k = 121 neighbours of a bank of 120"):
-        knn_predict(queries, bank, labels, 3, knn_k=121)
+@pytest.fixture(scope="module")
+def result():
+    torch.manual_seed(0)
+    model = SimCLRForPreTraining(SimCLRConfig(**SMALL))
+    tests = {"plain": squares(60, 1), "other": squares(30, 2)}
+    found = probe(model, squares(90, 0), tests, seeds=2, labels_per_class=(4,), label_fractions=(0.1,), layers=True)
+    assert found.weights == weights_hash(model)
+    return found
 
 
-@pytest.mark.parametrize("c", [0.001, 1.0, 100.0])
-def test_logistic_regression_equals_scikit_learn(c):
-    features, labels = clusters(noise=2.0)
-    ours = LogisticRegression(c).fit(features, labels, 3)
-    theirs = Sklearn(C=c, tol=1e-10, max_iter=5000).fit(features.double().numpy(), labels.numpy())
-    np.testing.assert_allclose(ours.weight.numpy(), theirs.coef_, atol=2e-3 * np.abs(theirs.coef_).max())
-    expected = theirs.predict_log_proba(features.double().numpy())
-    np.testing.assert_allclose(ours.logits(features).log_softmax(1).numpy(), expected, atol=5e-3)
+def test_every_encoder_test_set_protocol_and_number_of_labels_has_a_row(result):
+    rows = [row for row in result.rows if row.layer == "pooled"]
+    keys = {(row.encoder, row.test, row.protocol, row.labels) for row in rows}
+    assert len(keys) == len(rows) == 3 * 2 * 2 * 3
+    assert {row.encoder for row in rows} == {"SimCLRForPreTraining", "random init", "raw pixels"}
+    assert {row.protocol for row in rows} == {"kNN", "linear"}
+    assert {row.labels for row in rows} == {"all", "4 a class", "10 %"}
+    assert all(row.low <= row.accuracy <= row.high and row.seeds == 2 and len(row.chosen) == 2 for row in rows)
+    assert {row.n for row in rows if row.test == "plain"} == {60}
+    raw = [row for row in rows if row.encoder == "raw pixels" and row.labels == "all"]
+    assert all(row.accuracy > 0.9 for row in raw)
 
 
-def test_fewer_images_than_features_is_the_same_problem():
-    features, labels = clusters(30, dim=80)
-    queries, _ = clusters(40, dim=80, seed=5)
-    predicted, c = linear_predict(queries, features, labels, 3)
-    mean, deviation = features.double().mean(0), features.double().std(0, correction=0)
-    direct = LogisticRegression(c, max_iter=2000).fit((features - mean) / deviation, labels, 3)
-    assert torch.equal(predicted, direct.predict((queries - mean) / deviation))
+def test_each_layer_is_probed_with_all_labels_where_there_are_layers(result):
+    hidden = [row for row in result.rows if row.layer != "pooled"]
+    assert {row.encoder for row in hidden} == {"SimCLRForPreTraining", "random init"}
+    assert {row.layer for row in hidden} == {f"layer {number}" for number in range(5)}
+    assert {row.labels for row in hidden} == {"all"}
 
 
-def test_c_follows_the_noise():
-    easy, labels = clusters(600, noise=0.3)
-    random = np.random.default_rng(0)
-    noisy = torch.from_numpy(random.normal(size=(120, 300))).float()  # nothing but noise in 300 dimensions
-    noisy[:, :6] = clusters(120)[0]
-    assert choose_c(easy, labels, 3, 0) in C_GRID
-    assert choose_c(noisy, clusters(120)[1], 3, 0) <= 0.1
-    one_each = (torch.eye(3), torch.arange(3))
-    assert choose_c(*one_each, 3, 0) == 1.0
+def test_features_predictions_and_geometry_are_kept(result):
+    assert {name: tuple(part.shape) for name, part in result.features.items()} == {
+        "train": (90, 16), "plain": (60, 16), "other": (30, 16),
+    }  # fmt: skip
+    linear = next(row for row in result.rows if row.protocol == "linear" and row.layer == "pooled")
+    hits = result.predictions["plain"] == squares(60, 1).labels
+    assert hits.mean() == pytest.approx(linear.accuracy, abs=linear.spread + 1e-9)
+    assert list(result.geometry) == ["SimCLRForPreTraining", "random init", "raw pixels"]
+    assert result.geometry["SimCLRForPreTraining"]["rankme"] == pytest.approx(rankme(result.features["plain"]))
+    assert result.geometry["SimCLRForPreTraining"]["alignment"] > 0
 
 
-def test_few_labels_are_the_same_number_a_class_and_follow_the_seed():
-    labels = np.array([0] * 50 + [1] * 20 + [2] * 5)
-    chosen = select_labels(labels, 5, seed=0)
-    assert np.bincount(labels[chosen]).tolist() == [5, 5, 5] and len(set(chosen)) == 15
-    assert np.array_equal(chosen, select_labels(labels, 5, seed=0))
-    assert not np.array_equal(chosen, select_labels(labels, 5, seed=1))
-    with pytest.raises(InputError, match="class 2 has 5 training images, fewer than 6"):
-        select_labels(labels, 6, seed=0)
+def test_the_seeds_choose_the_labels():
+    pixels = pixel_encoder(squares(90, 0))
+    options = {"labels_per_class": (2,), "anchors": []}
+    train = squares(90, 0, labels=np.random.default_rng(0).integers(0, 3, 90))  # so that each choice learns its own
+    rows = probe(pixels, train, squares(60, 1), seeds=3, **options).rows
+    assert all(row.spread > 0 for row in rows if row.labels == "2 a class")
+    assert probe(pixels, train, squares(60, 1), seeds=3, **options).rows == rows
 
 
 def test_the_bootstrap_covers_the_mean():
     hits = np.random.default_rng(0).random(500) < 0.8
     low, high = bootstrap_interval(hits)
-    error = np.sqrt(0.8 * 0.2 / 500)
+    error = np.sqrt(hits.mean() * (1 - hits.mean()) / 500)
     assert low < hits.mean() < high
-    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.15)
-
-
-@pytest.fixture(scope="module")
-def rows():
-    torch.manual_seed(0)
-    model = SimCLRForPreTraining(SimCLRConfig(**SMALL))
-    tests = {"plain": Squares(60, 1), "other": Squares(30, 2)}
-    return probe(model, Squares(90, 0), tests, seeds=2, labels_per_class=(4,))
-
-
-def test_the_anchors_are_there_by_default(rows):
-    assert {row.encoder for row in rows} == {"SimCLRForPreTraining", "random init", "raw pixels"}
-    assert len(rows) == 3 * 2 * 2 * 2  # encoders, tests, protocols, numbers of labels
-    assert {row.protocol for row in rows} == {"kNN (k=20)", "kNN (k=12)", "linear"}
-    raw = [row for row in rows if row.encoder == "raw pixels" and row.labels == "all"]
-    assert all(row.accuracy > 0.9 for row in raw)
-    assert all(row.low <= row.accuracy <= row.high for row in rows)
-    assert {row.n for row in rows if row.test == "plain"} == {60}
-    assert {row.seeds for row in rows if row.labels == "4 a class"} == {2}
-
-
-def test_the_table_shows_every_result(rows):
-    from rich.console import Console
-
-    console = Console(width=120, record=True)
-    console.print(probe_table(rows))
-    text = console.export_text()
-    assert all(f"{100 * row.accuracy:.1f}" in text for row in rows)
-    assert "random init" in text and "raw pixels" in text
+    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.1)
+    thirds = np.random.default_rng(1).integers(0, 4, 500) / 3  # means over three seeds
+    low, high = bootstrap_interval(thirds, resamples=10_000)
+    assert high - low == pytest.approx(2 * 1.96 * thirds.std() / np.sqrt(500), rel=0.05)
 
 
 def test_a_probe_that_trains_the_encoder_is_found_out():
-    torch.manual_seed(0)
     model = SimCLRForPreTraining(SimCLRConfig(**SMALL))
 
     def encode(pixels):
@@ -162,46 +104,60 @@ def test_a_probe_that_trains_the_encoder_is_found_out():
 
     cheat = Encoder("cheat", encode, model, 8)
     with pytest.raises(RuntimeError, match="weights of cheat changed"):
-        probe(cheat, Squares(30, 0), Squares(12, 1), seeds=1, labels_per_class=(), anchors=False)
+        probe(cheat, squares(30, 0), squares(12, 1), seeds=1, labels_per_class=(), anchors=[])
 
 
-def test_labels_that_cannot_be_probed():
-    model = Encoder("pixels", lambda pixels: pixels.flatten(1), None, 8)
-    settings = {"seeds": 1, "labels_per_class": (), "anchors": False}
-    with pytest.raises(InputError, match="all of one class"):
-        probe(model, Squares(9, 0, classes=1), Squares(9, 1), **settings)
-    with pytest.raises(InputError, match=r"classes that no training image has: \[2\]"):
-        probe(model, Squares(8, 0, classes=2), Squares(9, 1), **settings)
-    unlabelled = Squares(9, 0)
-    unlabelled.labels = None
-    with pytest.raises(InputError, match="needs labels"):
-        probe(model, unlabelled, Squares(9, 1), **settings)
-    renamed = Squares(9, 1)
-    renamed.class_names = ["a", "b", "c"]
-    with pytest.raises(InputError, match="other classes than the training images"):
-        probe(model, Squares(9, 0), renamed, **settings)
+def test_the_anchors_of_a_function_and_of_pixels():
+    images = squares(9, 0)
+    assert [one.name for one in default_anchors(Encoder("f", lambda pixels: pixels), images)] == ["raw pixels"]
+    assert default_anchors(pixel_encoder(images), images) == []
+    model = as_encoder(SimCLRForPreTraining(SimCLRConfig(**SMALL)))
+    assert [one.name for one in default_anchors(model, images)] == ["random init", "raw pixels"]
 
 
-def test_arguments():
-    with pytest.raises(InputError, match="either --dataset, or --train_file and --test_file"):
-        ProbeArguments("model")
-    with pytest.raises(InputError, match="either --dataset, or --train_file and --test_file"):
-        ProbeArguments("model", train_file="a")
-    with pytest.raises(InputError, match="at least 1"):
-        ProbeArguments("model", dataset="builtin:digits", seeds=0)
+def test_images_smaller_than_the_input_are_enlarged_and_that_is_said_once(caplog):
+    enlarging = Encoder("big", lambda pixels: pixels.mean((2, 3)), None, 16)
+    with caplog.at_level("INFO", "hfssl"):
+        probe(enlarging, squares(30, 0), squares(12, 1), seeds=1, labels_per_class=(), anchors=[])
+    said = [record.message for record in caplog.records if "enlarged" in record.message]
+    assert len(said) == 1 and "8 x 8 pixels, are smaller than the input of big, 16 x 16" in said[0]
 
 
-def test_the_program_on_digits(tmp_path, monkeypatch):
-    torch.manual_seed(0)
-    SimCLRForPreTraining(SimCLRConfig(**SMALL)).save_pretrained(tmp_path / "model")
-    monkeypatch.setattr(probes, "BOOTSTRAP", 50)
-    out = tmp_path / "results" / "probe.json"
-    rows = run_probe(ProbeArguments(str(tmp_path / "model"), dataset="builtin:digits", seeds=1, out=str(out)))
-    plain = {(row.encoder, row.protocol): row for row in rows if row.test == "plain" and row.labels == "all"}
-    moved = {(row.encoder, row.protocol): row for row in rows if row.test != "plain" and row.labels == "all"}
-    assert plain["raw pixels", "kNN (k=20)"].accuracy > 0.95
-    assert moved["raw pixels", "kNN (k=20)"].accuracy < 0.8  # where learning can show
-    written = json.loads(out.read_text())
-    assert written["anchors"] == ["random init", "raw pixels"]
-    assert written["seeds"] == [0] and "logistic regression" in written["protocol"]
-    assert len(written["rows"]) == len(rows) and len(written["weights_sha256"]) == 64
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        ({"classes": 1}, {}, "all of one class"),
+        ({"classes": 2}, {"class_names": ["0", "1"]}, r"classes that no training image has: \[2\]"),
+        ({"labels": None}, {}, r"the training images \(squares\) have none"),
+        ({}, {"labels": None}, r"the test images \(squares\) have none"),
+        ({"labels": np.array([0, 1, -1] * 3)}, {}, "label -1: some are unlabelled"),
+        ({}, {"class_names": ["0", "1", "cat"]}, r"only in training \['2'\], only in test \['cat'\]"),
+    ],
+)
+def test_labels_that_cannot_be_probed(train, test, message):
+    with pytest.raises(InputError, match=message):
+        probe(pixel_encoder(squares(9, 0)), squares(9, 0, **train), squares(9, 1, **test), seeds=1, anchors=[])
+
+
+def test_k_above_the_bank():
+    with pytest.raises(InputError, match="k = 10 neighbours of 9 training images: give a smaller --knn_k"):
+        probe(pixel_encoder(squares(9, 0)), squares(9, 0), squares(9, 1), knn_k=[5, 10], anchors=[])
+
+
+def test_dinov2_s_protocol_has_its_name(monkeypatch):
+    monkeypatch.setattr(probes, "LINEAR", {"sgd": ("linear (SGD)", _first_class)})
+    found = probe(
+        pixel_encoder(squares(9, 0)),
+        squares(30, 0),
+        squares(9, 1),
+        seeds=1,
+        protocol="sgd",
+        labels_per_class=(),
+        anchors=[],
+    )
+    assert [row.protocol for row in found.rows] == ["kNN", "linear (SGD)"]
+    assert found.rows[1].accuracy == pytest.approx(1 / 3) and found.rows[1].chosen == ("rate 0.1",)
+
+
+def _first_class(queries, bank, labels, num_classes, seeds):
+    return torch.zeros(len(seeds), len(queries), dtype=torch.int64), ["rate 0.1"] * len(seeds)
