@@ -23,11 +23,14 @@ $(VENV)/installed: pyproject.toml
 demo: $(VENV)/installed
 	@$(BIN)/hfssl demo
 
+# One test file at a time on each core: their small tensors gain nothing from a second thread.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
 test: $(VENV)/installed
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 test-slow: $(VENV)/installed
-	@$(BIN)/python -m pytest -m slow
+	@$(PYTEST) -m slow
 
 style: $(VENV)/installed
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
