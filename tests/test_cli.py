@@ -20,7 +20,7 @@ def test_help_imports_nothing_heavy(run_command):
     )
     done = run_command(sys.executable, "-c", code)
     assert done.returncode == 0, done.stderr
-    for verb in ("demo", "pretrain", "tokenizer", "generate", "probe", "ls", "env"):
+    for verb in ("demo", "pretrain", "tokenizer", "export", "generate", "probe", "ls", "env"):
         assert verb in done.stdout
 
 
@@ -54,6 +54,8 @@ def test_version_and_env_and_ls(run_command, hfssl_command):
         (["generate", "./nowhere", "--prompt", "x"], "no such folder"),
         (["demo", "--out", "README.md"], "README.md is a file; give another --out"),
         (["demo", "--out", "hfssl"], "hfssl is not empty and holds no demo"),
+        (["export", "./nowhere", "--out", "out/none"], "no model directory './nowhere'"),
+        (["export", "./nowhere", "--format", "onnx", "--out", "out/none"], "unknown format 'onnx': one of timm"),
         (["probe", "./nowhere"], "give either --dataset, or --train_file and --test_file"),
         (["tokenizer", "train", "--vocab_size", "100", "--output_dir", "out/none"], "vocab"),
     ],
