@@ -46,6 +46,7 @@ def main(argv=None):
     collator = TwoViewCollator(views, seed=args.seed, resident=getattr(train, "pixels", None))
     if config.supervised:
         collator = LabelledCollator(collator, train)
+    knn = OnlineProbe(train, online, args.seed) if online.online_knn else None
 
     set_seed(args.seed)
     trainer = PretrainingTrainer(
@@ -54,8 +55,8 @@ def main(argv=None):
         train_dataset=train,
         data_collator=collator,
     )
-    if online.online_knn:
-        trainer.add_callback(OnlineProbe(trainer, train, online))
+    if knn:
+        knn.attach(trainer)
     return run(trainer)
 
 

@@ -32,6 +32,9 @@ def _files(folder):
     pq.write_table(pa.table({"image": elsewhere * 9}), folder / "names.parquet")
     pixels = [{"bytes": (folder / "images" / "1.png").read_bytes(), "path": None}] * 80
     pq.write_table(pa.table({"image": pixels}), folder / "labels.parquet")
+    for number, name in enumerate(("one", "two", "three"), 1):
+        classes = ["cat", "dog", "cow"][:number] * 4
+        pq.write_table(pa.table({"image": pixels[: len(classes)], "label": classes}), folder / f"{name}.parquet")
     (folder / "images" / "bad.png").write_bytes(b"\x89PNG no more")
     (folder / "unknown.yaml").write_text("learning_rat: 0.1\n")
     (folder / "model.yaml").write_text("model: {n_layers: 2}\n")
@@ -93,7 +96,22 @@ CASES = {
         CPC, "--frame_path {in}/images --max_gap 9 --model.objective pairs", "9 frame(s), too few for a gap of 9"
     ),
     "a corrupt frame": (CPC, "--frame_path {in}/images --model.objective pairs", "bad.png"),
+    "online kNN on too few images": (SIMCLR, "--online_knn --online_knn_bank 5000", "5,500 training images"),
     "a model that is not there": (PROBE, "--model {in}/no --dataset builtin:digits", "{in}/no"),
+    "a model of timm that is not there": (PROBE, "--model random:resnet8 --dataset builtin:digits", "'resnet18'"),
+    "one class": (PROBE, "--model pixels --train_file {in}/one.parquet --test_file {in}/one.parquet", "one class"),
+    "a class that train lacks": (
+        PROBE, "--model pixels --train_file {in}/two.parquet --test_file {in}/three.parquet", "only in plain ['cow']"
+    ),
+    "no labels": (
+        PROBE, "--model pixels --train_file {in}/labels.parquet --test_file {in}/labels.parquet", "needs labels"
+    ),
+    "k above the bank": (PROBE, "--model pixels --dataset builtin:digits --knn_k 2000", "k = 2000 neighbours of 1297"),
+    "layers of pixels": (PROBE, "--model pixels --dataset builtin:digits --layers", "leave --layers out"),
+    "an unknown linear probe": (PROBE, "--model pixels --dataset builtin:digits --protocol sdg", "'sgd'"),
+    "fine-tuning on pixels": (
+        PROBE, "--model pixels --dataset builtin:digits --seeds 1 --supervised_steps 5", "no weights to train"
+    ),
 }  # fmt: skip
 
 

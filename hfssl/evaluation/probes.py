@@ -134,6 +134,8 @@ def probe(
     if knn_k and max(knn_k) > len(train):
         raise InputError(f"k = {max(knn_k)} neighbours of {len(train)} training images: give a smaller --knn_k")
     encoder = as_encoder(model, image_size)
+    if layers and encoder.encode_layers is None:
+        raise InputError(f"{encoder.name} does not give the features after each layer: leave --layers out")
     _say_if_enlarged(encoder, train)
     before, result = weights_hash(encoder.module), ProbeResult()
     linear, classify = LINEAR[protocol]

@@ -132,8 +132,8 @@ def classification_model(encoder: Encoder, num_classes: int, seed: int = 0, fres
     state = {name.removeprefix("timm_model."): tensor for name, tensor in state.items()} if inner else state
     target = model.timm_model if inner else model.base_model
     try:
-        report = target.load_state_dict(state, strict=False)
-        fits = not report.unexpected_keys and set(report.missing_keys) <= _classifier_names(target if inner else None)
+        missing = target.load_state_dict(state, strict=False).missing_keys  # what is over is a pooler, often
+        fits = set(missing) <= _classifier_names(target if inner else None)
     except RuntimeError:  # of another shape
         fits = False
     if not fits:
@@ -153,7 +153,8 @@ def _classifier_config(encoder: Encoder, num_classes: int):
         config.num_labels = num_classes
         return config, config.model_type == "timm_wrapper"
     size = {"img_size": encoder.image_size} if module.pretrained_cfg.get("fixed_input_size") else {}
-    return TimmWrapperConfig(module.pretrained_cfg["architecture"], model_args=size, num_labels=num_classes), True
+    architecture = module.pretrained_cfg["architecture"]
+    return TimmWrapperConfig(architecture=architecture, model_args=size, num_labels=num_classes), True
 
 
 def _classifier_names(model: nn.Module | None) -> set[str]:

@@ -59,45 +59,53 @@ class OnlineProbe(TrainerCallback):
     share that was measured over the steps since the time before.
 
     Args:
-        trainer: whose model is looked at and whose log is written.
         images: the training images; without labels there is no kNN.
         args: how often, and on how many images.
-        views: of each image in a step.
+        seed: of the choice of images.
 
     Raises:
-        InputError: there are too few images, or the weights are sharded.
+        InputError: there are too few images.
     """
 
-    def __init__(self, trainer, images, args: OnlineArguments, views: int = 2):
-        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-            raise InputError("--online_knn needs whole weights in each process: leave it out with FSDP and DeepSpeed")
+    def __init__(self, images, args: OnlineArguments, seed: int = 0):
         count = args.online_knn_bank + args.online_knn_queries
         if count > len(images):
             raise InputError(
                 f"--online_knn takes {count:,} training images, and there are {len(images):,}: give a smaller "
                 "--online_knn_bank"
             )
-        self._trainer, self._bank = trainer, args.online_knn_bank
-        chosen = np.random.default_rng((trainer.args.seed, 2)).choice(len(images), count, replace=False)
-        self._encoder = as_encoder(trainer.model)
-        self._pixels = _prepared(images, chosen, self._encoder)
-        self._encoder.crop_ratio = 1.0
-        self._labels = None if images.labels is None else torch.from_numpy(images.labels[chosen])
-        self.interval = args.online_knn_steps or default_interval(count, trainer.args, views)
+        self._images, self._bank, self.interval = images, args.online_knn_bank, args.online_knn_steps
+        self._chosen = np.random.default_rng((seed, 2)).choice(len(images), count, replace=False)
+        self._labels = None if images.labels is None else torch.from_numpy(images.labels[self._chosen])
+        self._trainer = self._encoder = self._pixels = None
         self._since = 0.0
+
+    def attach(self, trainer, views: int = 2) -> None:
+        """Looks at a trainer's model from now on; it makes so many views of each image in a step.
+
+        Raises:
+            InputError: the weights are sharded.
+        """
+        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+            raise InputError("--online_knn needs whole weights in each process: leave it out with FSDP and DeepSpeed")
+        self._trainer, self._encoder = trainer, as_encoder(trainer.model)
+        self._pixels = _prepared(self._images, self._chosen, self._encoder)
+        self._encoder.crop_ratio = 1.0
+        self.interval = self.interval or default_interval(len(self._chosen), trainer.args, views)
         if self._labels is None:
             logger.info("The training images have no labels: --online_knn looks for collapse alone")
+        trainer.add_callback(self)
 
     def on_train_begin(self, args, state, control, **kwargs):
         self._since = time.perf_counter()
         if state.global_step == 0:
-            self._look(state, first=True)
+            self._look(state, control, first=True)
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step % self.interval == 0:
-            self._look(state)
+            self._look(state, control)
 
-    def _look(self, state, first: bool = False) -> None:
+    def _look(self, state, control, first: bool = False) -> None:
         began = time.perf_counter()
         with self._trainer.accelerator.autocast():
             features = extract_features(self._encoder, self._pixels, batch_size=2 * self._trainer.args.train_batch_size)
@@ -111,7 +119,9 @@ class OnlineProbe(TrainerCallback):
         if not first:
             found["online_share"] = round((now - began) / (now - self._since), 4)
         self._since = now
+        due = control.should_log
         self._trainer.log(found)
+        control.should_log = due  # a line in the log counts as the one of the step
         accuracy = f"kNN {100 * found['online_knn']:.1f} %, " if "online_knn" in found else ""
         logger.info(
             "step %d: %sfeature deviation %.3g, RankMe %.3g",

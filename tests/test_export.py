@@ -1,0 +1,92 @@
+"""timm's format: what was written loads where hfssl does not exist, by timm and by transformers, to the same bits."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hfssl.errors import InputError
+from hfssl.evaluation.encoders import load_encoder
+from hfssl.evaluation.features import extract_features
+from hfssl.export import export_encoder
+from hfssl.models import CPCConfig, CPCForPreTraining, SimCLRConfig, SimCLRForPreTraining
+
+RESNET = {"backbone": "resnet10t", "backbone_kwargs": {"channels": [8, 8, 16, 16], "stem_width": 8}, "image_size": 32}
+VIT = {
+    "backbone": "vit_tiny_patch16_224", "backbone_kwargs": {"depth": 2, "embed_dim": 24, "num_heads": 3},
+    "image_size": 32, "image_mean": [0.4] * 3, "image_std": [0.2] * 3,
+}  # fmt: skip
+ALONE = """
+import sys
+class NoHfssl:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "hfssl":
+            raise ModuleNotFoundError("hfssl is not installed here")
+sys.meta_path.insert(0, NoHfssl())
+import timm, torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, TimmWrapperModel
+torch.set_grad_enabled(False)
+pixels, results = load_file("pixels.safetensors")["pixels"], {}
+for name in ("resnet", "vit"):
+    by_timm = timm.create_model(f"local-dir:{name}", pretrained=True).eval()
+    wrapped = AutoModel.from_pretrained(f"./{name}").eval()
+    assert type(wrapped) is TimmWrapperModel
+    results[f"{name} timm"] = by_timm(pixels)
+    results[f"{name} transformers"] = wrapped(pixels).pooler_output
+save_file({name: part.contiguous() for name, part in results.items()}, "results.safetensors")
+settings = timm.data.resolve_model_data_config(by_timm)
+assert settings["mean"] == [0.4] * 3 and settings["input_size"][-1] == 32 and settings["crop_pct"] == 1.0, settings
+"""
+
+
+def saved(folder, config, model=SimCLRForPreTraining):
+    torch.manual_seed(0)
+    made = model(config).eval()
+    for buffer in made.buffers():  # statistics as if it had been trained
+        if buffer.is_floating_point():
+            buffer.uniform_(0.5, 1.5)
+    made.save_pretrained(folder)
+    return made
+
+
+def test_the_same_features_by_timm_and_transformers_without_hfssl(tmp_path):
+    pixels, expected = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1)), {}
+    for name, settings in {"resnet": RESNET, "vit": VIT}.items():
+        model = saved(tmp_path / f"{name}-hfssl", SimCLRConfig(**settings))
+        export_encoder(str(tmp_path / f"{name}-hfssl"), "timm", tmp_path / name)
+        assert {path.name for path in (tmp_path / name).iterdir()} == {"config.json", "model.safetensors", "README.md"}
+        with torch.no_grad():
+            expected[name] = model.simclr(pixels).pooler_output
+    save_file({"pixels": pixels}, tmp_path / "pixels.safetensors")
+    done = subprocess.run([sys.executable, "-c", ALONE], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = load_file(tmp_path / "results.safetensors")
+    assert len(found) == 4 and all(torch.equal(part, expected[name.split()[0]]) for name, part in found.items())
+    images = (255 * torch.rand(4, 3, 40, 36)).byte()
+    ours, theirs = (load_encoder(tmp_path / name) for name in ("vit-hfssl", "vit"))
+    assert torch.equal(extract_features(ours, images), extract_features(theirs, images))
+
+
+def test_what_timm_cannot_build_by_name_is_refused_and_nothing_is_left(tmp_path):
+    saved(tmp_path / "cifar", SimCLRConfig(**RESNET, stem="cifar"))
+    with pytest.raises(InputError, match="no name for a resnet10t with the stem 'cifar'"):
+        export_encoder(str(tmp_path / "cifar"), "timm", tmp_path / "out")
+    cpc = CPCConfig(**RESNET | {"image_size": 64}, patch_size=32, patch_stride=16, prediction_steps=1)
+    saved(tmp_path / "cpc", cpc, CPCForPreTraining)
+    with pytest.raises(InputError, match=r"cannot build|alone would give other features"):
+        export_encoder(str(tmp_path / "cpc"), "timm", tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"cifar", "cpc"}
+
+
+def test_bad_input(tmp_path):
+    with pytest.raises(InputError, match="unknown format 'tim': one of timm; did you mean 'timm'"):
+        export_encoder("model", "tim", tmp_path / "out")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(InputError, match="is not empty"):
+        export_encoder("model", "timm", tmp_path / "full")
+    with pytest.raises(InputError, match="is no encoder of hfssl, ResNet instead"):
+        export_encoder("random:resnet10t", "timm", tmp_path / "out")
