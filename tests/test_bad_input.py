@@ -74,7 +74,7 @@ CASES = {
     "a missing image folder": (SIMCLR, "--image_path {in}/no", "{in}/no"),
     "a folder without images": (SIMCLR, "--image_path {in}/nothing", "{in}/nothing"),
     "a corrupt image": (SIMCLR, "--image_path {in}/images --per_device_train_batch_size 4", "bad.png"),
-    "a batch of one image": (SIMCLR, "--per_device_train_batch_size 1", "nothing to be compared with"),
+    "a batch of one image": (SIMCLR, "--per_device_train_batch_size 1", "nothing to compare with"),
     "chunks with BatchNorm": (SIMCLR, "--large_batch chunk", "use --large_batch checkpoint"),
     "an unknown way to a large batch": (SIMCLR, "--large_batch chunks", "did you mean 'chunk'"),
     "an unknown scaling": (SIMCLR, "--learning_rate_scaling linea", "did you mean 'linear'"),

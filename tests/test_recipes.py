@@ -99,13 +99,13 @@ def test_smoke_simclr_and_probe(run_command, accelerate_command, hfssl_command, 
         "--seeds",
         "1",
         "--out",
-        tmp_path / "p.json",
+        tmp_path / "probe",
     )
     assert probed.returncode == 0, probed.stderr[-2000:]
     assert "raw pixels" in probed.stdout and "random init" in probed.stdout
     card = (tmp_path / "out" / "README.md").read_text()
     assert "builtin:digits (train)" in card and "augmentations: [" in card
-    assert (tmp_path / "p.json").exists()
+    assert (tmp_path / "probe" / "results.json").exists()
 
 
 @pytest.mark.parametrize("name", ["cpc", "cpc_frames"])
