@@ -58,11 +58,8 @@ class Corpus:
         self._tokens, self._ends = [], []
         for number, shard in enumerate(shards):
             path = self.folder / f"{_name(number)}.bin"
-            size, expected = path.stat().st_size if path.exists() else 0, shard["tokens"] * dtype.itemsize
-            if size != expected:
-                raise InputError(
-                    f"{path} has {size:,} bytes where its manifest says {expected:,}; delete the folder and run again"
-                )
+            expected = shard["tokens"] * dtype.itemsize
+            _check_size(path, expected)
             try:
                 ends = np.load(path.with_suffix(".npy"), mmap_mode="r")
             except (OSError, ValueError):
@@ -156,6 +153,14 @@ class Corpus:
             end = min(stop, int(self._starts[shard + 1]))
             yield shard, start - first, end - first
             start, shard = end, shard + 1
+
+
+def _check_size(path: Path, expected: int) -> None:
+    size = path.stat().st_size if path.exists() else 0
+    if size != expected:
+        raise InputError(
+            f"{path} has {size:,} bytes where its manifest says {expected:,}; delete the folder and run again"
+        )
 
 
 def tokenizer_hash(tokenizer) -> str:

@@ -219,6 +219,9 @@ def test_a_shard_shorter_than_its_manifest(tmp_path, texts, tokenizer):
     os.truncate(path, path.stat().st_size - 2)
     with pytest.raises(InputError, match=r"shard-00000.bin has [\d,]+ bytes where its manifest says [\d,]+; delete"):
         Corpus(corpus.folder)
+    path.unlink()
+    with pytest.raises(InputError, match=r"shard-00000.bin has 0 bytes where its manifest says"):
+        Corpus(corpus.folder)
 
 
 def test_a_large_vocabulary_takes_four_bytes_a_token(tmp_path):
