@@ -47,6 +47,9 @@ class PretrainingArguments(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "Drop columns that the model does not take."})
     prediction_loss_only: bool = field(default=True, metadata={"help": "Keep only the loss in evaluation."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Replace a loss that is not finite."})
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Look for weights without a gradient in each step; ours have none."}
+    )
     optim: str = field(
         default="adamw_torch_fused",
         metadata={"help": "The optimizer: muon, lars, lamb or one of transformers' own."},

@@ -15,10 +15,11 @@ import torch.distributed as dist
 import transformers.trainer
 from accelerate import skip_first_batches as accelerate_skip_first_batches
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
-from transformers import BertForMaskedLM, Trainer, set_seed
+from transformers import Trainer, set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback, TrainerState
 
+from hfssl.data.masking import IGNORED
 from hfssl.data.sampling import OrderedBatches, OrderedDataLoader, hash_key, single_threaded_worker
 from hfssl.errors import InputError
 from hfssl.evaluation.language import score_language, together, unigram_loss
@@ -54,10 +55,10 @@ class PretrainingTrainer(Trainer):
         if train_dataset is not None:  # Trainer makes the output folder: a batch over the data is refused before
             OrderedBatches(len(train_dataset), args.train_batch_size, world_size=args.world_size)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
-        if type(self.model) is BertForMaskedLM:
-            # The stock head takes the count of predicted tokens and ignores it, so that its loss grows with the number
-            # of accumulation steps (transformers issue 47688). Without the count, Trainer takes the mean of the means.
-            self.model_accepts_loss_kwargs = False
+        # Stock heads but the causal ones take the count of labels and ignore it, so that their loss grows with the
+        # number of accumulation steps (transformers issue 47688). They do not get it: `compute_loss` weighs their mean.
+        self._weighs_means = not (hasattr(self.model, "count_targets") or self._loss_shifts_labels)
+        self.model_accepts_loss_kwargs &= not self._weighs_means
         self.stop = StopOnSignal()
         self.add_callback(self.stop)
         for printer in (ProgressCallback, PrinterCallback):
@@ -67,6 +68,7 @@ class PretrainingTrainer(Trainer):
             self.add_callback(UnigramDiagnosis(train_dataset, args.diagnosis_steps))
         if args.sample_prompts:
             self.add_callback(Samples(model, self.processing_class, args.sample_prompts, args.sample_steps))
+        self._loaders: list[OrderedDataLoader] = []
         self._meter = Meter()
         self._began: float | None = None  # when training began, less the seconds of the parts before a resume
         self._offset = 0  # of the positions in the data: see OrderedBatches
@@ -81,7 +83,7 @@ class PretrainingTrainer(Trainer):
             len(self.train_dataset), self._train_batch_size, seed, args.process_index, args.world_size, self._offset
         )
         workers = args.dataloader_num_workers
-        return OrderedDataLoader(
+        loader = OrderedDataLoader(
             self.train_dataset,
             batches,
             collate_fn=self.data_collator,
@@ -91,6 +93,8 @@ class PretrainingTrainer(Trainer):
             prefetch_factor=args.dataloader_prefetch_factor if workers else None,
             worker_init_fn=single_threaded_worker if workers else None,
         )
+        self._loaders.append(loader)
+        return loader
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs):
         """As transformers', but it goes on at the sample where the checkpoint was taken, whatever the number of
@@ -113,6 +117,9 @@ class PretrainingTrainer(Trainer):
         except InputError as error:
             error.own = True
             raise
+        finally:
+            while self._loaders:
+                self._loaders.pop().close()
 
     def get_decay_parameter_names(self, model) -> list[str]:
         return decayed(model, super().get_decay_parameter_names(model))
@@ -157,16 +164,29 @@ class PretrainingTrainer(Trainer):
         return samples
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | None:
-        """The predicted tokens of the whole step, over its parts and over all processes; the models know how to count.
+        """The predicted tokens of the whole step, over its parts and over all processes; our models know how to count.
 
         transformers' own count depends on the name of the model's class.
         """
-        if not hasattr(self.model, "count_targets"):
+        if hasattr(self.model, "count_targets"):
+            count = sum(self.model.count_targets(batch["labels"]) for batch in batch_samples)
+        elif self._weighs_means and batch_samples and "labels" in batch_samples[0]:
+            count = sum((batch["labels"] != IGNORED).sum() for batch in batch_samples)
+        else:
             return super()._get_num_items_in_batch(batch_samples, device)
-        count = sum(self.model.count_targets(batch["labels"]) for batch in batch_samples)
         if self.args.world_size > 1 and self.args.average_tokens_across_devices:
             count = self.accelerator.gather(count.to(device)).sum()
         return count.to(device)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """As transformers'; a head that gives the mean of its own batch counts by its share of the step's labels."""
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        weighs = self._weighs_means and num_items_in_batch is not None
+        if weighs:
+            processes = self.args.world_size if self.args.average_tokens_across_devices else 1
+            loss = loss * ((inputs["labels"] != IGNORED).sum() * processes / num_items_in_batch)
+        self.loss_is_scaled_for_ga = True if weighs else None
+        return (loss, outputs) if return_outputs else loss
 
     def planned_steps(self) -> int:
         """Optimizer steps of the whole run."""
