@@ -11,13 +11,16 @@ from transformers import (
     AutoModel,
     AutoModelForImageClassification,
     AutoModelForPreTraining,
+    AutoModelForSequenceClassification,
     PreTrainedConfig,
     PreTrainedModel,
 )
 
 from .backbone import BackboneConfig, BackboneError
 from .contrastive import NTXentLoss, nt_xent
+from .modeling_sentence import SentenceConfig, SentenceForSequenceClassification, SentenceModel
 from .modeling_simclr import SimCLRConfig, SimCLRForImageClassification, SimCLRForPreTraining, SimCLRModel
+from .modeling_span import SpanConfig, SpanForSequenceClassification
 
 
 class Method(NamedTuple):
@@ -39,15 +42,29 @@ for _method in METHODS.values():
     AutoModelForPreTraining.register(_method.config, _method.for_pretraining, exist_ok=True)
     AutoModelForImageClassification.register(_method.config, _method.for_classification, exist_ok=True)
 
+# Heads and baselines of fine-tuning: nothing is pretrained with them, so they are no methods.
+for _config, _model in (
+    (SentenceConfig, SentenceForSequenceClassification),
+    (SpanConfig, SpanForSequenceClassification),
+):
+    AutoConfig.register(_config.model_type, _config, exist_ok=True)
+    AutoModelForSequenceClassification.register(_config, _model, exist_ok=True)
+AutoModel.register(SentenceConfig, SentenceModel, exist_ok=True)
+
 __all__ = [
     "METHODS",
     "BackboneConfig",
     "BackboneError",
     "Method",
     "NTXentLoss",
+    "SentenceConfig",
+    "SentenceForSequenceClassification",
+    "SentenceModel",
     "SimCLRConfig",
     "SimCLRForImageClassification",
     "SimCLRForPreTraining",
     "SimCLRModel",
+    "SpanConfig",
+    "SpanForSequenceClassification",
     "nt_xent",
 ]

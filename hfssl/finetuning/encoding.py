@@ -1,0 +1,237 @@
+"""A task's texts as token ids: once for all seeds and trials of a tokenizer, in memory and in hfssl's cache.
+
+What stands where, by the task's kind (as jiant and the papers have it): BoolQ is question and passage; COPA two rows,
+the premise with what is asked and one choice each; MultiRC paragraph, and question with answer; ReCoRD passage, and the
+query with one of the entities in its place; WiC two sentences and WSC one text, each with two spans.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from hfssl.data.blocks import cache_folder
+from hfssl.errors import InputError
+from hfssl.evaluation.task_data import SplitData
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1  # of what the cache holds
+_ASKED = {"cause": "What was the cause of this?", "effect": "What happened as a result?"}  # COPA's (Roemmele 2011)
+
+
+@dataclass
+class Encoded:
+    """One split. Item i (an example of the task) is rows items[i]:items[i + 1], row r is ids[starts[r]:starts[r + 1]].
+
+    Attributes:
+        ids: int32, all rows after one another, special tokens included.
+        types: uint8, the token types, or None for a tokenizer without.
+        spans: int32 (rows, 2, 2), first token and the one after the last of each span, or None.
+        truncated: rows that were too long and lost their end.
+        lost: spans that lay in the part lost; the row's last token stands for them.
+    """
+
+    ids: np.ndarray
+    starts: np.ndarray
+    types: np.ndarray | None
+    items: np.ndarray
+    spans: np.ndarray | None
+    truncated: int
+    lost: int = 0
+
+    def __len__(self) -> int:
+        return len(self.items) - 1
+
+    @property
+    def row_lengths(self) -> np.ndarray:
+        return np.diff(self.starts)
+
+    @property
+    def item_lengths(self) -> np.ndarray:
+        """Of each item its longest row, which is what a batch pads to."""
+        return np.maximum.reduceat(self.row_lengths, self.items[:-1])
+
+    @property
+    def item_rows(self) -> np.ndarray:
+        return np.diff(self.items)
+
+
+class TaskEncoder:
+    """Encodes splits with one tokenizer and keeps them.
+
+    Args:
+        max_length: tokens of a row, special tokens included; longer ones lose the end of their longer text.
+        with_types: the model takes token types.
+    """
+
+    def __init__(self, tokenizer, max_length: int, with_types: bool = True):
+        self.tokenizer, self.max_length = tokenizer, max_length
+        self.with_types = with_types and "token_type_ids" in tokenizer.model_input_names
+        self._kept: dict[str, Encoded] = {}
+        self._identity = self._describe()
+
+    def _describe(self) -> str:
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            text = f"{type(self.tokenizer).__name__} {sorted(self.tokenizer.get_vocab().items())}"
+        else:  # what it truncates and pads by itself depends on its last call
+            backend = Tokenizer.from_str(backend.to_str())
+            backend.no_truncation()
+            backend.no_padding()
+            text = backend.to_str()
+        return f"{VERSION} {self.max_length} {self.with_types} {text}"
+
+    def encode(self, data: SplitData) -> Encoded:
+        key = hashlib.blake2b(f"{data.fingerprint()} {self._identity}".encode(), digest_size=16).hexdigest()
+        if key not in self._kept:
+            path = cache_folder() / "encoded" / f"{key}.npz"
+            found = _read(path)
+            if found is None:
+                found = self._encode(data)
+                _write(path, found)
+            self._kept[key] = found
+        return self._kept[key]
+
+    def _encode(self, data: SplitData) -> Encoded:
+        first, second, per_item = _ROWS[data.task.kind](data)
+        spans_of = data.spans if data.task.kind in ("words", "coreference") else None
+        options = {
+            "add_special_tokens": True, "padding": False, "return_attention_mask": False, "verbose": False,
+            "return_token_type_ids": self.with_types, "return_offsets_mapping": spans_of is not None,
+        }  # fmt: skip
+        found = self.tokenizer(first, second, truncation=False, **options)
+        ids = found["input_ids"]
+        types = found["token_type_ids"] if self.with_types else None
+        long = [row for row, tokens in enumerate(ids) if len(tokens) > self.max_length]
+        sources = [(found, row) for row in range(len(ids))]
+        if long:
+            others = None if second is None else [second[row] for row in long]
+            cut = self.tokenizer(
+                [first[row] for row in long], others, truncation="longest_first", max_length=self.max_length, **options
+            )
+            for place, row in enumerate(long):
+                ids[row], sources[row] = cut["input_ids"][place], (cut, place)
+                if types is not None:
+                    types[row] = cut["token_type_ids"][place]
+        spans, lost = (None, 0) if spans_of is None else _token_spans(spans_of, sources, second is not None)
+        return Encoded(
+            np.fromiter((token for row in ids for token in row), np.int32),
+            _bounds([len(row) for row in ids]),
+            None if types is None else np.fromiter((kind for row in types for kind in row), np.uint8),
+            _bounds(per_item),
+            spans,
+            len(long),
+            lost,
+        )
+
+
+def _bounds(lengths: Sequence[int]) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def _token_spans(spans, sources, paired: bool) -> tuple[np.ndarray, int]:
+    """Character spans as token spans (rows, 2, 2): every token that shares a character with the span."""
+    made, lost = np.zeros((len(spans), 2, 2), np.int32), 0
+    for row, (pair, (encodings, place)) in enumerate(zip(spans, sources, strict=True)):
+        offsets, parts = encodings["offset_mapping"][place], encodings.sequence_ids(place)
+        for number, (begin, end) in enumerate(pair):
+            part = number if paired else 0
+            inside = [
+                token
+                for token, (start, stop) in enumerate(offsets)
+                if parts[token] == part and start < end and stop > begin and stop > start
+            ]
+            if not inside:
+                lost += 1
+                inside = [len(offsets) - 1]
+            made[row, number] = inside[0], inside[-1] + 1
+    return made, lost
+
+
+Rows = tuple[list[str], list[str] | None, list[int]]  # first texts, second texts, rows of each item
+
+
+def _single(data: SplitData) -> Rows:
+    return data.texts[0], None, [1] * len(data)
+
+
+def _pair(data: SplitData) -> Rows:
+    return data.texts[0], data.texts[1], [1] * len(data)
+
+
+def _choice(data: SplitData) -> Rows:
+    unknown = next((question for question in data.texts[1] if question not in _ASKED), None)
+    if unknown is not None:
+        raise InputError(f"{data.task.title} {data.split}: the question is {unknown!r}, not one of {', '.join(_ASKED)}")
+    asked = [f"{premise} {_ASKED[question]}" for premise, question in zip(*data.texts, strict=True)]
+    choices = [text for pair in data.candidates for text in pair]
+    return [text for text in asked for _ in range(2)], choices, [2] * len(data)
+
+
+def _answers(data: SplitData) -> Rows:
+    paragraphs, questions, answers = data.texts
+    joined = [f"{question} {answer}" for question, answer in zip(questions, answers, strict=True)]
+    return paragraphs, joined, [1] * len(data)
+
+
+def _entities(data: SplitData) -> Rows:
+    counts = [len(names) for names in data.candidates]
+    passages = [passage for passage, count in zip(data.texts[0], counts, strict=True) for _ in range(count)]
+    queries = [
+        query.replace("@placeholder", name)
+        for query, names in zip(data.texts[1], data.candidates, strict=True)
+        for name in names
+    ]
+    return passages, queries, counts
+
+
+_ROWS: dict[str, Callable[[SplitData], Rows]] = {
+    "single": _single,
+    "pair": _pair,
+    "regression": _pair,
+    "words": _pair,
+    "coreference": _single,
+    "choice": _choice,
+    "answers": _answers,
+    "entities": _entities,
+}
+
+
+def _read(path) -> Encoded | None:
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        truncated, lost = (int(count) for count in arrays.pop("counts"))
+        return Encoded(
+            **{name: arrays.get(name) for name in ("ids", "starts", "types", "items", "spans")},
+            truncated=truncated,
+            lost=lost,
+        )
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        logger.warning("%s is damaged (%s) and made anew", path, error)
+        return None
+
+
+def _write(path, encoded: Encoded) -> None:
+    """The file appears whole or not at all; a cache that cannot be written is done without."""
+    arrays = {"ids": encoded.ids, "starts": encoded.starts, "types": encoded.types, "items": encoded.items}
+    arrays |= {"spans": encoded.spans, "counts": np.array([encoded.truncated, encoded.lost])}
+    staging = path.with_name(f".{path.stem}.{os.getpid()}.npz")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(staging, **{name: array for name, array in arrays.items() if array is not None})
+        staging.replace(path)
+    except OSError as error:
+        logger.warning("cannot keep %s: %s", path, error.strerror or error)
+    finally:
+        staging.unlink(missing_ok=True)
