@@ -123,6 +123,29 @@ def generate(
         print(f"[{number}] {prompt}{text}" if tries > 1 else prompt + text)
 
 
+@app.command("validate-submission")
+def validate_submission(
+    file: Annotated[str, typer.Argument(help="A zip for gluebenchmark.com or super.gluebenchmark.com.")],
+    data_dir: Annotated[
+        str | None,
+        typer.Option("--data_dir", "--data-dir", help="The tasks' data to check by: a folder, builtin:toyglue."),
+    ] = None,
+) -> None:
+    """Check a GLUE or SuperGLUE submission, whoever wrote it, before the server does."""
+    from rich.console import Console
+
+    from hfssl.evaluation.submission_check import report_table, validate_submission
+
+    report = validate_submission(file, data_dir)
+    Console().print(report_table(report))
+    for kind, lines in (("error", report.errors), ("warning", report.warnings)):
+        for line in lines:
+            print(f"{kind}: {line}")
+    if not report.is_valid:
+        raise InputError(f"{file} has {len(report.errors)} errors: the server would refuse it or score it wrongly")
+    print(f"{file} is a valid {report.suite} submission")
+
+
 @app.command("ls")
 def list_all() -> None:
     """List the methods, recipes, tasks and builtin data."""

@@ -102,6 +102,11 @@ def scene(rng: Random, office: bool = False) -> Scene:
     )  # fmt: skip
 
 
+def base_of(past: str) -> str:
+    """The base form of a verb in the past tense."""
+    return next(base for base, forms in VERBS.items() if forms[1] == past)
+
+
 def kind_of(noun: str) -> str:
     """The more general word: animal, person, toy, ..."""
     if noun in BEINGS:

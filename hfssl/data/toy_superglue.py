@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from random import Random
 
-from hfssl.data.toy_language import BEINGS, NAMES, THINGS, VERBS, Scene, changed, other, scene, sentence
+from hfssl.data.toy_language import BEINGS, NAMES, THINGS, Scene, base_of, changed, other, scene, sentence
 
 _PEOPLE = tuple(noun for noun, (_, kind) in BEINGS.items() if kind == "person" and noun not in ("girl", "boy"))
 
@@ -120,13 +120,15 @@ def multirc(rng: Random, split: str) -> list[dict]:
     paragraph = " ".join(fact.text() for fact in facts)
     rows = []
     for fact in rng.sample(facts, 3):
-        base = next(base for base, forms in VERBS.items() if forms[1] == fact.verb)
         place = fact.where.split(" the ")[1]
         if rng.random() < 0.5:
             question, right = f"Who {fact.verb} the {fact.what}?", [fact.who]
             wrong = [other_fact.who for other_fact in facts if other_fact is not fact]
         else:
-            question, right = f"Where did {fact.who} {base} the {fact.what}?", [fact.where, f"the {place}"]
+            question, right = (
+                f"Where did {fact.who} {base_of(fact.verb)} the {fact.what}?",
+                [fact.where, f"the {place}"],
+            )
             wrong = [changed(rng, fact, "where").where, f"the {other(rng, ('forest', 'castle', 'harbour'), place)}"]
         answers = [(text, "True") for text in right] + [(text, "False") for text in wrong]
         rng.shuffle(answers)

@@ -18,6 +18,7 @@ from hfssl.data.toy_language import (
     BEINGS,
     THINGS,
     VERBS,
+    base_of,
     changed,
     kind_of,
     other,
@@ -131,24 +132,36 @@ def _stsb(rng: Random, split: str) -> dict:
 
 
 def nli(rng: Random, office: bool = False) -> tuple[str, str, str]:
-    """A premise, a hypothesis, and which of the three holds."""
+    """A premise, a hypothesis, and which of the three holds. A negation may follow from the premise or not."""
     given = scene(rng, office)
-    premise = given.text()
-    told = replace(given, when="", who_is="") if rng.random() < 0.5 else given
+    if rng.random() < 0.4:
+        given = replace(given, where="")
+    told = replace(given, when="", who_is=given.who_is if rng.random() < 0.5 else "")
     relation = rng.choice(("entailment", "neutral", "contradiction"))
+    negated, added = False, ""
     if relation == "entailment":
-        if rng.random() < 0.5:
+        if given.where and rng.random() < 0.3:
+            told, negated = changed(rng, told, "where"), True  # not there, since elsewhere
+        elif rng.random() < 0.5:
             told = replace(told, what=kind_of(told.what), what_is="")
         else:
             told = replace(told, who=kind_of(told.who))
-        return premise, with_synonyms(rng, told, 0.5).text(), relation
-    if relation == "contradiction":
-        if rng.random() < 0.6:
-            base = next(base for base, forms in VERBS.items() if forms[1] == told.verb)
-            return premise, sentence(told.subject(), "did not", base, told.object(), told.where), relation
-        return premise, changed(rng, told, "where").text(), relation
-    premise = replace(given, where="", what_is="").text()
-    return premise, with_synonyms(rng, told, 0.5).text(), relation  # it says more than the premise does
+    elif relation == "contradiction":
+        if negated := rng.random() < 0.4:
+            told = replace(told, what_is=rng.choice(("", told.what_is)))
+        elif given.where and rng.random() < 0.5:
+            told = changed(rng, told, "where")
+        else:
+            told = changed(rng, replace(told, when=given.when), "when")
+    elif given.where or rng.random() < 0.5:
+        added = rng.choice(("with a friend", "by mistake", "again", "for money"))
+    else:
+        told = replace(told, where=changed(rng, replace(given, where="nowhere"), "where").where)
+    told = with_synonyms(rng, told, 0.4)
+    if not negated:
+        return given.text(), sentence(told.subject(), told.verb, told.object(), told.where, told.when, added), relation
+    base = base_of(given.verb)
+    return given.text(), sentence(told.subject(), "did not", base, told.object(), told.where), relation
 
 
 def _mnli(rng: Random, split: str) -> dict:
@@ -159,20 +172,21 @@ def _mnli(rng: Random, split: str) -> dict:
 def _qnli(rng: Random, split: str) -> dict:
     """Does the sentence say what the question asks for?"""
     fact = replace(scene(rng), who_is="", what_is="")
-    base = next(base for base, forms in VERBS.items() if forms[1] == fact.verb)
-    asked = rng.choice(("where", "what", "when"))
+    base, asked = base_of(fact.verb), rng.choice(("where", "what", "when"))
     question = {
         "where": f"Where did {fact.subject()} {base} {fact.object()}?",
         "what": f"What did {fact.subject()} {base} {fact.where}?",
         "when": f"When did {fact.subject()} {base} {fact.object()}?",
     }[asked]
-    if rng.random() < 0.5:
-        return {"question": question, "sentence": fact.text(), "label": "entailment"}
-    if asked == "what" or rng.random() < 0.4:
-        text = changed(rng, changed(rng, fact, "verb"), "who").text()
-    else:
-        text = replace(fact, **{asked: ""}).text()
-    return {"question": question, "sentence": text, "label": "not_entailment"}
+    label = rng.choice(("entailment", "not_entailment"))
+    if label == "not_entailment":
+        if asked == "what" or rng.random() < 0.5:
+            fact = changed(rng, fact, rng.choice(("verb", "who")))
+        else:
+            fact = replace(fact, **{asked: ""})
+    elif rng.random() < 0.5:
+        fact = replace(fact, **{part: "" for part in ("where", "when") if part != asked and asked != "what"})
+    return {"question": question, "sentence": retold(rng, fact), "label": label}
 
 
 def two_way(rng: Random) -> tuple[str, str, str]:
@@ -209,7 +223,7 @@ def _boolq(rng: Random, split: str) -> dict:
     facts = [replace(scene(rng), who_is="", when="") for _ in range(3)]
     about = rng.choice(facts)
     asked = changed(rng, about, rng.choice(("what", "where"))) if (wrong := rng.random() < 0.4) else about
-    base = next(base for base, forms in VERBS.items() if forms[1] == asked.verb)
+    base = base_of(asked.verb)
     return {"question": f"did {asked.subject()} {base} {asked.object()} {asked.where}",
             "passage": " ".join(fact.text() for fact in facts), "label": str(not wrong)}  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,8 @@ def score_split(data: SplitData, predictions: Predictions) -> Scores:
     check_predictions(data, predictions)
     if (data.answers if task.kind == "entities" else data.labels) is None:
         raise InputError(f"{task.title} {data.split} has no labels: nothing to score")
+    if task.kind == "regression":
+        predictions = [float(value) for value in predictions]
     values = {name: _metric(name, data, predictions) for name in task.metrics}
     return Scores(values, tuple(problems(list(predictions))))
 
@@ -59,10 +62,10 @@ def check_predictions(data: SplitData, predictions: Predictions) -> None:
     task = data.task
     if len(predictions) != len(data):
         raise InputError(f"{task.title} {data.split}: {len(predictions):,} predictions for {len(data):,} rows")
-    kind = float if task.kind == "regression" else str
+    kind = numbers.Real if task.kind == "regression" else str
     for row, value in enumerate(predictions):
-        if not isinstance(value, kind) or (task.labels and value not in task.labels):
-            wanted = ", ".join(task.labels) or ("a float" if kind is float else "a text")
+        if not isinstance(value, kind) or isinstance(value, bool) or (task.labels and value not in task.labels):
+            wanted = ", ".join(task.labels) or ("a number" if kind is numbers.Real else "a text")
             raise InputError(f"{task.title} {data.split}, row {row}: the prediction {value!r} is not one of: {wanted}")
 
 
