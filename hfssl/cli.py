@@ -91,10 +91,19 @@ def tokenizer_compare(context: typer.Context) -> None:
 @app.command(context_settings=PASSES_ON)
 def probe(context: typer.Context) -> None:
     """What an encoder learned, frozen: hfssl probe MODEL --dataset builtin:digits (kNN and linear, with anchors)."""
-    arguments = list(context.args)
-    if arguments and not arguments[0].startswith("-"):
-        arguments.insert(0, "--model")
-    _run_program("eval/run_probe.py", arguments)
+    _run_on_model("eval/run_probe.py", context.args)
+
+
+@app.command(context_settings=PASSES_ON)
+def glue(context: typer.Context) -> None:
+    """Fine-tune on GLUE: hfssl glue MODEL --tasks all --data_dir DATA --out OUT (scores, intervals, a submission)."""
+    _run_on_model("eval/run_glue.py", context.args)
+
+
+@app.command(context_settings=PASSES_ON)
+def superglue(context: typer.Context) -> None:
+    """Fine-tune on SuperGLUE: hfssl superglue MODEL --tasks all --data_dir DATA --out OUT."""
+    _run_on_model("eval/run_superglue.py", context.args)
 
 
 @app.command()
@@ -173,6 +182,12 @@ def env() -> None:
 
     for name, value in describe_environment().items():
         print(f"{name:18} {value}")
+
+
+def _run_on_model(path: str, arguments: list[str]) -> None:
+    """A program whose first argument may be the model itself."""
+    named = bool(arguments) and not arguments[0].startswith("-")
+    _run_program(path, ["--model", *arguments] if named else list(arguments))
 
 
 def _run_program(path: str, arguments: list[str]) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hfssl.data.sampling import hash_key, permute
+from hfssl.evaluation.rendering import SCORED_KINDS, candidate_rows
 from hfssl.evaluation.task_data import SplitData
 from hfssl.finetuning.encoding import Encoded
 
@@ -20,7 +21,6 @@ POOL = 64  # batches whose items are sorted together
 # Widths of a batch where each is compiled for itself.
 STATIC_WIDTHS = (32, 64, 96, 128, 192, 256, 384, 512)
 CANDIDATES = 10  # of a question that training sees at once: the right ones and others, drawn anew in each epoch
-SCORED = ("choice", "entities")  # kinds whose candidates have a score each
 
 
 class LengthBatches(Sampler[list[int]]):
@@ -164,14 +164,8 @@ def make_targets(data: SplitData, order: Sequence[str]) -> np.ndarray:
     kind = data.task.kind
     if kind == "regression":
         return np.asarray(data.labels, np.float32)
-    if kind == "choice":
-        right = np.array([data.task.labels.index(label) for label in data.labels])
-        return (right[:, None] == np.arange(2)).reshape(-1)
-    if kind == "entities":
-        return np.array([
-            name in answers
-            for names, answers in zip(data.candidates, data.answers, strict=True) for name in names
-        ])  # fmt: skip
+    if kind in SCORED_KINDS:
+        return np.array(candidate_rows(data).right)
     number = {label: place for place, label in enumerate(order)}
     return np.array([number[label] for label in data.labels], np.int64)
 
@@ -190,7 +184,7 @@ class TaskLoader(DataLoader):
 
 
 def sorted_rows(encoded: Encoded, tokens: int) -> Iterator[np.ndarray]:
-    """All rows in batches of at most so many padded tokens, the longest first, so that memory fails at once or never."""
+    """All rows in batches of at most so many padded tokens; the longest first, so that memory fails at once or never."""
     lengths = encoded.row_lengths
     order = np.argsort(-lengths, kind="stable")
     start = 0

@@ -1,8 +1,7 @@
 """A task's texts as token ids: once for all seeds and trials of a tokenizer, in memory and in hfssl's cache.
 
-What stands where, by the task's kind (as jiant and the papers have it): BoolQ is question and passage; COPA two rows,
-the premise with what is asked and one choice each; MultiRC paragraph, and question with answer; ReCoRD passage, and the
-query with one of the entities in its place; WiC two sentences and WSC one text, each with two spans.
+What stands where is `evaluation/rendering.py`'s business; WiC and WSC have two spans besides. COPA's and ReCoRD's items
+are several rows, one for each candidate.
 """
 
 from __future__ import annotations
@@ -11,20 +10,19 @@ import hashlib
 import logging
 import os
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from hfssl.data.blocks import cache_folder
-from hfssl.errors import InputError
+from hfssl.evaluation.rendering import SCORED_KINDS, candidate_rows, pair_texts
 from hfssl.evaluation.task_data import SplitData
 
 logger = logging.getLogger(__name__)
 
 VERSION = 1  # of what the cache holds
-_ASKED = {"cause": "What was the cause of this?", "effect": "What happened as a result?"}  # COPA's (Roemmele 2011)
 
 
 @dataclass
@@ -70,13 +68,16 @@ class TaskEncoder:
     Args:
         max_length: tokens of a row, special tokens included; longer ones lose the end of their longer text.
         with_types: the model takes token types.
+
+    Attributes:
+        identity: equal for two encoders that give the same tokens.
     """
 
     def __init__(self, tokenizer, max_length: int, with_types: bool = True):
         self.tokenizer, self.max_length = tokenizer, max_length
         self.with_types = with_types and "token_type_ids" in tokenizer.model_input_names
         self._kept: dict[str, Encoded] = {}
-        self._identity = self._describe()
+        self.identity = self._describe()
 
     def _describe(self) -> str:
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
@@ -90,7 +91,7 @@ class TaskEncoder:
         return f"{VERSION} {self.max_length} {self.with_types} {text}"
 
     def encode(self, data: SplitData) -> Encoded:
-        key = hashlib.blake2b(f"{data.fingerprint()} {self._identity}".encode(), digest_size=16).hexdigest()
+        key = hashlib.blake2b(f"{data.fingerprint()} {self.identity}".encode(), digest_size=16).hexdigest()
         if key not in self._kept:
             path = cache_folder() / "encoded" / f"{key}.npz"
             found = _read(path)
@@ -101,7 +102,7 @@ class TaskEncoder:
         return self._kept[key]
 
     def _encode(self, data: SplitData) -> Encoded:
-        first, second, per_item = _ROWS[data.task.kind](data)
+        first, second, per_item = _rows(data)
         spans_of = data.spans if data.task.kind in ("words", "coreference") else None
         options = {
             "add_special_tokens": True, "padding": False, "return_attention_mask": False, "verbose": False,
@@ -156,53 +157,14 @@ def _token_spans(spans, sources, paired: bool) -> tuple[np.ndarray, int]:
     return made, lost
 
 
-Rows = tuple[list[str], list[str] | None, list[int]]  # first texts, second texts, rows of each item
-
-
-def _single(data: SplitData) -> Rows:
-    return data.texts[0], None, [1] * len(data)
-
-
-def _pair(data: SplitData) -> Rows:
-    return data.texts[0], data.texts[1], [1] * len(data)
-
-
-def _choice(data: SplitData) -> Rows:
-    unknown = next((question for question in data.texts[1] if question not in _ASKED), None)
-    if unknown is not None:
-        raise InputError(f"{data.task.title} {data.split}: the question is {unknown!r}, not one of {', '.join(_ASKED)}")
-    asked = [f"{premise} {_ASKED[question]}" for premise, question in zip(*data.texts, strict=True)]
-    choices = [text for pair in data.candidates for text in pair]
-    return [text for text in asked for _ in range(2)], choices, [2] * len(data)
-
-
-def _answers(data: SplitData) -> Rows:
-    paragraphs, questions, answers = data.texts
-    joined = [f"{question} {answer}" for question, answer in zip(questions, answers, strict=True)]
-    return paragraphs, joined, [1] * len(data)
-
-
-def _entities(data: SplitData) -> Rows:
-    counts = [len(names) for names in data.candidates]
-    passages = [passage for passage, count in zip(data.texts[0], counts, strict=True) for _ in range(count)]
-    queries = [
-        query.replace("@placeholder", name)
-        for query, names in zip(data.texts[1], data.candidates, strict=True)
-        for name in names
-    ]
-    return passages, queries, counts
-
-
-_ROWS: dict[str, Callable[[SplitData], Rows]] = {
-    "single": _single,
-    "pair": _pair,
-    "regression": _pair,
-    "words": _pair,
-    "coreference": _single,
-    "choice": _choice,
-    "answers": _answers,
-    "entities": _entities,
-}
+def _rows(data: SplitData) -> tuple[list[str], list[str] | None, list[int]]:
+    """First texts, second texts, and the rows of each item."""
+    if data.task.kind in SCORED_KINDS:
+        candidates = candidate_rows(data)
+        return candidates.first, candidates.second, np.bincount(candidates.row, minlength=len(data)).tolist()
+    first, second = pair_texts(data)
+    # The spans of WSC are seen where they stand.
+    return first, None if data.task.kind == "coreference" else second, [1] * len(data)
 
 
 def _read(path) -> Encoded | None:

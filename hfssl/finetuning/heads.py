@@ -10,7 +10,8 @@ from transformers import AutoModel, AutoModelForSequenceClassification, PreTrain
 
 from hfssl.errors import InputError
 from hfssl.evaluation.tasks import Task, label_order
-from hfssl.finetuning.sources import Source, quiet_transformers
+from hfssl.finetuning.builtin_models import quiet_transformers
+from hfssl.finetuning.sources import Source
 from hfssl.models import SpanConfig, SpanForSequenceClassification
 
 SPANS = ("words", "coreference")

@@ -15,11 +15,12 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from hfssl.errors import InputError
 from hfssl.evaluation.metrics import problems
+from hfssl.evaluation.rendering import SCORED_KINDS, best_candidates, candidate_rows
 from hfssl.evaluation.scoring import Predictions, score_task, task_score
 from hfssl.evaluation.task_data import SplitData
 from hfssl.evaluation.tasks import Task
 from hfssl.finetuning.arguments import LoopArguments
-from hfssl.finetuning.batches import CANDIDATES, SCORED, LengthBatches, TaskCollator, TaskLoader, make_targets
+from hfssl.finetuning.batches import CANDIDATES, LengthBatches, TaskCollator, TaskLoader, make_targets
 from hfssl.finetuning.encoding import Encoded, TaskEncoder
 from hfssl.finetuning.heads import Head, load_model
 from hfssl.finetuning.recipes import Settings
@@ -42,21 +43,18 @@ class FineTuned:
     record: dict[str, Any]
 
 
-def decode(data: SplitData, logits: np.ndarray, encoded_items: np.ndarray, order: tuple[str, ...]) -> Predictions:
-    """Logits of rows as predictions: label strings, floats, or the best candidate.
+def decode(data: SplitData, logits: np.ndarray, order: tuple[str, ...]) -> Predictions:
+    """Logits of rows (R, C) as predictions: label strings, floats, or the best candidate.
 
     Args:
-        encoded_items: `Encoded.items`, which rows are whose.
         order: the label of each class.
     """
     kind = data.task.kind
     if kind == "regression":
         return [float(score) for score in logits[:, 0]]
-    if kind not in SCORED:
-        return [order[number] for number in logits.argmax(axis=1)]
-    best = [int(logits[start:end, 0].argmax()) for start, end in zip(encoded_items, encoded_items[1:], strict=False)]
-    names = [data.task.labels] * len(best) if kind == "choice" else data.candidates
-    return [choices[place] for choices, place in zip(names, best, strict=True)]
+    if kind in SCORED_KINDS:
+        return best_candidates(data, candidate_rows(data), logits[:, 0].tolist())
+    return [order[number] for number in logits.argmax(axis=1)]
 
 
 def fine_tune(
@@ -134,7 +132,7 @@ def _loader(
     if batch % parts:
         raise InputError(f"--gradient_accumulation_steps {parts} does not divide the batch of {batch} of {task.title}")
     batches = LengthBatches(encoded.item_lengths[items], batch, seed, parts, args.bucket_batches)
-    scored = task.kind in SCORED
+    scored = task.kind in SCORED_KINDS
     rows = None
     if args.torch_compile:
         rows = batch // parts * (min(CANDIDATES, int(encoded.item_rows.max())) if scored else 1)
@@ -177,9 +175,7 @@ class _BestEpoch:
 
     def see(self, trainer: TaskTrainer, epoch: int) -> None:
         logits = {split: predict(trainer.model, one, self.pad_id, trainer.args.bf16) for split, one in self.dev.items()}
-        predictions = {
-            split: decode(self.splits[split], logits[split], self.dev[split].items, self.head.order) for split in logits
-        }
+        predictions = {split: decode(self.splits[split], logits[split], self.head.order) for split in logits}
         scores = score_task(self.task, self.splits, predictions)
         score = task_score(self.task, scores.values)
         self.epochs.append({"epoch": epoch, "loss": trainer.losses[-1], "scores": scores.values, "score": score})
@@ -221,12 +217,12 @@ class _BestEpoch:
 def _flags(record, diverged, keeper: _BestEpoch, others, encoded, logits, head: Head) -> list[str]:
     """What must be said beside the score."""
     flags = list(keeper.flags)
+    if not flags:  # what is constant on dev is so elsewhere
+        for name, data in others.items():
+            flags += [f"{name}: {flag}" for flag in problems(decode(data, logits[name], head.order))]
+    flags += [f"{count:,} rows of {name} were truncated" for name, count in record["truncated"].items()]
     if diverged is not None:
         flags.append(f"diverged: the loss was not finite after update {diverged}")
-    for name, data in others.items():
-        predictions = decode(data, logits[name], encoded[name].items, head.order)
-        flags += [f"{name}: {flag}" for flag in problems(predictions)]
-    flags += [f"{count:,} rows of {name} were truncated" for name, count in record["truncated"].items()]
     lost = {name: one.lost for name, one in (keeper.dev | encoded).items() if one.lost}
     flags += [f"{count:,} spans of {name} lay in what was truncated" for name, count in lost.items()]
     return flags

@@ -1,4 +1,4 @@
-"""A classifier of two spans in their context, on any encoder: WiC (a word in two sentences) and WSC (a name, a pronoun).
+"""A classifier of two spans in their context, on any encoder: WiC (a word in two sentences), WSC (a name, a pronoun).
 
 SuperGLUE's baseline (Wang et al. 2019, section 4): the states of each span's tokens, averaged, are concatenated with
 the sentence's own state, the first token's or, left to right, the last one's, and a linear layer reads them.
