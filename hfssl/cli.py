@@ -155,10 +155,31 @@ def validate_submission(
     print(f"{file} is a valid {report.suite} submission")
 
 
+@app.command()
+def leaderboard(
+    results: Annotated[list[str] | None, typer.Argument(help="Results: JSON files, or folders that hold them.")] = None,
+) -> None:
+    """Show results on GLUE and SuperGLUE among published ones, dev and test apart."""
+    from rich.console import Console
+
+    from hfssl.evaluation.leaderboard import board_table, boards, result_table
+    from hfssl.evaluation.results import find_results
+    from hfssl.evaluation.tasks import SUITES
+
+    own = find_results(results or [])
+    console = Console()
+    for result in own:
+        console.print(result_table(result))
+    suites = [suite for suite in SUITES if not own or suite in {result.suite for result in own}]
+    for board in boards(own, suites):
+        console.print(board_table(board, console.width))
+
+
 @app.command("ls")
 def list_all() -> None:
     """List the methods, recipes, tasks and builtin data."""
     from hfssl.data.builtin import BUILTIN_IMAGES, BUILTIN_TEXTS
+    from hfssl.data.toyglue import BUILTIN_TASKS
     from hfssl.programs import evaluations, programs_root, recipe_configs, recipes, summary
 
     print("methods (hfssl pretrain NAME --config RECIPE)")
@@ -171,7 +192,7 @@ def list_all() -> None:
     for name, path in evaluations().items():
         print(f"  {name:18} {summary(path)}")
     print("builtin data")
-    for name, text in (BUILTIN_TEXTS | BUILTIN_IMAGES).items():
+    for name, text in (BUILTIN_TEXTS | BUILTIN_IMAGES | BUILTIN_TASKS).items():
         print(f"  builtin:{name:10} {text}")
 
 

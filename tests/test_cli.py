@@ -20,7 +20,17 @@ def test_help_imports_nothing_heavy(run_command):
     )
     done = run_command(sys.executable, "-c", code)
     assert done.returncode == 0, done.stderr
-    for verb in ("demo", "pretrain", "tokenizer", "generate", "probe", "ls", "env"):
+    for verb in (
+        "demo",
+        "pretrain",
+        "tokenizer",
+        "generate",
+        "probe",
+        "validate-submission",
+        "leaderboard",
+        "ls",
+        "env",
+    ):
         assert verb in done.stdout
 
 
@@ -36,6 +46,7 @@ def test_version_and_env_and_ls(run_command, hfssl_command):
         "builtin:prose",
         "builtin:digits",
         "builtin:photos",
+        "builtin:toyglue",
         "recipes/smoke/gpt.yaml",
         "GPT: left-to-right language modelling",
         "probe",
@@ -54,6 +65,8 @@ def test_version_and_env_and_ls(run_command, hfssl_command):
         (["generate", "./nowhere", "--prompt", "x"], "no such folder"),
         (["demo", "--out", "README.md"], "README.md is a file; give another --out"),
         (["demo", "--out", "hfssl"], "hfssl is not empty and holds no demo"),
+        (["validate-submission", "README.md"], "README.md is not a zip file"),
+        (["leaderboard", "recipes"], "no result in 'recipes'"),
         (["probe", "./nowhere"], "give either --dataset, or --train_file and --test_file"),
         (["tokenizer", "train", "--vocab_size", "100", "--output_dir", "out/none"], "vocab"),
     ],

@@ -30,6 +30,7 @@ from hfssl.data.toy_language import (
 from hfssl.errors import InputError
 
 TOYGLUE = "builtin:toyglue"
+BUILTIN_TASKS = {"toyglue": "small synthetic tasks in the form of GLUE's and SuperGLUE's, 60 to 600 rows a split"}
 SEED = 0
 _PAIR, _NLI = ("sentence1", "sentence2"), ("premise", "hypothesis")
 

@@ -1,0 +1,235 @@
+"""What a model scored on GLUE or SuperGLUE, as one JSON file that leaderboards, cards and comparisons read.
+
+    {"format": "hfssl-nlu-result", "format_version": 1,
+     "model": "out/bert", "suite": "glue", "part": "dev", "kind": "single", "synthetic": false,
+     "protocol": "...", "tasks": {"mnli": {"scores": {"accuracy_m": [84.1, 83.9], "accuracy_mm": [...]}, ...}},
+     "averages": {"official-9": {"value": null, "missing": ["wnli"]}, ...}, ...}
+
+Scores are in points of 100, one a seed. The averages are of the medians over seeds; they are written for readers and
+are computed anew when the file is read. dev and test results are two files: nothing puts them into one row.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from hfssl.errors import InputError, nearest
+from hfssl.evaluation.averages import AverageScore, suite_averages
+from hfssl.evaluation.scoring import task_score
+from hfssl.evaluation.tasks import SUITES, Task, suite_tasks
+
+FORMAT, FORMAT_VERSION = "hfssl-nlu-result", 1
+PARTS = ("dev", "test")
+KINDS = ("single", "ensemble", "baseline")
+
+
+@dataclass
+class TaskResult:
+    """One task of a `ModelResult`.
+
+    Attributes:
+        scores: by each of `Task.score_names`, one value for each seed, in points of 100.
+        seeds: of the runs, in the order of the scores.
+        rows: how many rows were scored, by split.
+        task_version: of the row in `TASKS`.
+        intervals: by score name and for ``"score"`` (the task's mean), the low and high end of the 95 % bootstrap
+            interval over items and seeds.
+        part: why a split is not whole (`SplitData.note`), or empty.
+        flags: what else must be said beside the scores: constant predictions, truncated texts.
+        started_from: the task whose fine-tuned model this one started from, such as ``"mnli"``.
+        trick: for WNLI ``"majority"`` or ``"wsc"`` where the predictions are not those of the model as trained.
+        data: fingerprint of each split, of train too.
+        settings: learning rate, batch size, epochs, ...
+    """
+
+    scores: dict[str, list[float]]
+    seeds: list[int]
+    rows: dict[str, int]
+    task_version: int = 1
+    intervals: dict[str, list[float]] = field(default_factory=dict)
+    part: str = ""
+    flags: list[str] = field(default_factory=list)
+    started_from: str | None = None
+    trick: str | None = None
+    data: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def median(self) -> dict[str, float]:
+        """Each score's median over seeds."""
+        return {name: statistics.median(values) for name, values in self.scores.items()}
+
+    def spread(self) -> dict[str, float]:
+        """Each score's standard deviation over seeds; of one seed 0."""
+        return {name: statistics.stdev(v) if len(v) > 1 else 0.0 for name, v in self.scores.items()}
+
+
+@dataclass
+class ModelResult:
+    """A model on a suite.
+
+    Attributes:
+        model: what to call it: a folder, a Hub id, a name.
+        part: which labels: ``"dev"``, or ``"test"`` as a server gave them back.
+        kind: ``"single"``, ``"ensemble"`` or ``"baseline"``.
+        protocol: how the model was tuned, chosen and scored, in a few sentences.
+        synthetic: on ``builtin:toyglue``; never shown beside real results.
+        versions: of hfssl, torch, transformers, ...
+        cost: seconds, device, tokens, ...
+    """
+
+    model: str
+    suite: str
+    part: str
+    tasks: dict[str, TaskResult]
+    protocol: str
+    kind: str = "single"
+    synthetic: bool = False
+    weights: str = ""
+    command: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    cost: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def scores(self) -> dict[str, dict[str, float]]:
+        """By task, each score's median over seeds."""
+        return {name: task.median() for name, task in self.tasks.items()}
+
+    def task_scores(self) -> dict[str, float]:
+        """By task, the one number that goes into the official average."""
+        tasks = suite_tasks(self.suite)
+        return {name: task_score(tasks[name], values) for name, values in self.scores().items()}
+
+    def averages(self) -> dict[str, AverageScore]:
+        """Every average of the suite, or what is missing for it."""
+        return suite_averages(self.suite, self.scores())
+
+
+def write_result(result: ModelResult, path: str | Path) -> Path:
+    """Writes the file, whole or not at all.
+
+    Raises:
+        InputError: the result is not consistent (see `read_result`).
+    """
+    path = Path(path)
+    _check(result, str(path))
+    averages = {name: {"value": a.value, "missing": list(a.missing)} for name, a in result.averages().items()}
+    content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(result), "averages": averages}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(f".{path.name}")
+    staging.write_text(json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(staging, path)
+    return path
+
+
+def read_result(path: str | Path) -> ModelResult:
+    """The result in a file.
+
+    Raises:
+        InputError: no such file, no JSON, another format, an unknown key, task or score, another number of values than
+            seeds, or a value that is no score.
+    """
+    path = Path(path)
+    content = _json(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"{path} is no result of hfssl glue or hfssl superglue (no 'format': {FORMAT!r})")
+    if content.get("format_version") != FORMAT_VERSION:
+        raise InputError(
+            f"{path} has format version {content.get('format_version')}; this hfssl reads {FORMAT_VERSION}"
+        )
+    content = {key: value for key, value in content.items() if key not in ("format", "format_version", "averages")}
+    tasks = content.get("tasks")
+    if not isinstance(tasks, dict) or not tasks:
+        raise InputError(f"{path}: 'tasks' holds no task")
+    content["tasks"] = {name: _made(TaskResult, task, f"{path}: {name}") for name, task in tasks.items()}
+    result = _made(ModelResult, content, str(path))
+    _check(result, str(path))
+    return result
+
+
+def find_results(places: list[str | Path]) -> list[ModelResult]:
+    """The results in files and folders, in the order given; a folder's by name.
+
+    Raises:
+        InputError: a place that does not exist, a folder without a result, or a damaged one.
+    """
+    found = []
+    for place in map(Path, places):
+        if place.is_dir():
+            files = [path for path in sorted(place.glob("*.json")) if FORMAT in path.read_text(errors="replace")[:200]]
+            if not files:
+                there = ", ".join(sorted(path.name for path in place.iterdir())[:8]) or "nothing"
+                raise InputError(
+                    f"no result in {str(place)!r}: a JSON file with 'format': {FORMAT!r}; it holds {there}"
+                )
+            found += [read_result(path) for path in files]
+        else:
+            found.append(read_result(place))
+    return found
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no such file or folder: {str(path)!r}") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+
+
+def _made(kind: type, values: Any, place: str):
+    """A dataclass from a JSON object, with unknown and missing keys named."""
+    if not isinstance(values, dict):
+        raise InputError(f"{place}: a JSON {type(values).__name__}, not an object")
+    known = [item.name for item in fields(kind)]
+    for key in values:
+        if key not in known:
+            raise InputError(f"{place}: unknown key {key!r}{nearest(key, known)}")
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise InputError(f"{place}: {str(error).partition('() ')[2] or error}") from error
+
+
+def _check(result: ModelResult, place: str) -> None:
+    if result.suite not in SUITES:
+        raise InputError(f"{place}: unknown suite {result.suite!r}; one of {', '.join(SUITES)}")
+    for name, value, choices in (("part", result.part, PARTS), ("kind", result.kind, KINDS)):
+        if value not in choices:
+            raise InputError(f"{place}: {name} is {value!r}; one of {', '.join(choices)}")
+    if not isinstance(result.model, str) or not result.model or not isinstance(result.synthetic, bool):
+        raise InputError(f"{place}: 'model' must be a name and 'synthetic' true or false")
+    tasks = suite_tasks(result.suite)
+    for name, task in result.tasks.items():
+        if name not in tasks:
+            raise InputError(f"{place}: {result.suite} has no task {name!r}{nearest(name, tasks)}")
+        _check_task(tasks[name], task, f"{place}: {name}")
+
+
+def _check_task(task: Task, result: TaskResult, place: str) -> None:
+    if not isinstance(result.scores, Mapping) or set(result.scores) != set(task.score_names):
+        raise InputError(f"{place}: the scores must be {', '.join(task.score_names)}, not {', '.join(result.scores)}")
+    if not isinstance(result.seeds, list) or not result.seeds:
+        raise InputError(f"{place}: no seeds")
+    for score, values in result.scores.items():
+        if not isinstance(values, list) or len(values) != len(result.seeds):
+            raise InputError(f"{place}: {score} needs one value for each of {len(result.seeds)} seeds")
+        if not all(_is_score(value) for value in values):
+            raise InputError(f"{place}: {score} holds {values}; scores are numbers from -100 to 100, in points")
+        if score.startswith("accuracy") and 0 < max(values) <= 1:
+            raise InputError(f"{place}: {score} holds {values}: a fraction of 1? Scores are in points of 100")
+    for score, ends in result.intervals.items():
+        if score not in (*task.score_names, "score") or len(ends) != 2 or not all(map(_is_score, ends)):
+            raise InputError(f"{place}: the interval of {score!r} is not the low and high end of a score")
+
+
+def _is_score(value: Any) -> bool:
+    return (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and abs(value) <= 100
+    )
