@@ -184,7 +184,7 @@ class TaskLoader(DataLoader):
 
 
 def sorted_rows(encoded: Encoded, tokens: int) -> Iterator[np.ndarray]:
-    """All rows in batches of at most so many padded tokens; the longest first, so that memory fails at once or never."""
+    """All rows in batches of so many padded tokens at most; the longest first: memory fails at once or never."""
     lengths = encoded.row_lengths
     order = np.argsort(-lengths, kind="stable")
     start = 0

@@ -50,8 +50,8 @@ def make_builtin(name: str, texts: Iterable[str], folder: Path) -> Path:
         if name == "builtin-demo":
             tokenizer = train_bpe(texts, _PIECES, "bert", model_max_length=128, show_progress=False)
             config = BertConfig(
-                vocab_size=len(tokenizer), hidden_size=128, num_hidden_layers=2, num_attention_heads=4, intermediate_size=512,
-                max_position_embeddings=128, pad_token_id=tokenizer.pad_token_id,
+                vocab_size=len(tokenizer), hidden_size=128, num_hidden_layers=2, num_attention_heads=4,
+                intermediate_size=512, max_position_embeddings=128, pad_token_id=tokenizer.pad_token_id,
             )  # fmt: skip
             model = BertModel(config)
         else:
