@@ -156,6 +156,25 @@ def validate_submission(
 
 
 @app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="A folder that hfssl glue or superglue wrote.")],
+    second: Annotated[str, typer.Argument(help="Another one of the same suite.")],
+    data_dir: Annotated[
+        str | None, typer.Option("--data_dir", "--data-dir", help="The tasks' data; by default where the first had it.")
+    ] = None,
+) -> None:
+    """Do two models differ? A paired permutation test on each task of two results, with Holm's correction."""
+    from rich.console import Console
+
+    from hfssl.finetuning.comparison import compare_folders, comparison_table
+
+    names, found = compare_folders(first, second, data_dir)
+    Console().print(comparison_table(names, found))
+    for one in found:
+        print(one.sentence(*names))
+
+
+@app.command()
 def leaderboard(
     results: Annotated[list[str] | None, typer.Argument(help="Results: JSON files, or folders that hold them.")] = None,
 ) -> None:

@@ -57,6 +57,17 @@ def decode(data: SplitData, logits: np.ndarray, order: tuple[str, ...]) -> Predi
     return [order[number] for number in logits.argmax(axis=1)]
 
 
+def confidence(data: SplitData, logits: np.ndarray) -> np.ndarray:
+    """Of each item, the share of its prediction in the softmax over classes or candidates; NaN for scores (STS-B)."""
+    if data.task.kind == "regression":
+        return np.full(len(data), np.nan)
+    if data.task.kind not in SCORED_KINDS:
+        return np.exp(logits - logits.max(1, keepdims=True)).sum(1) ** -1.0
+    counts = np.bincount(candidate_rows(data).row, minlength=len(data))
+    parts = np.split(logits[:, 0], np.cumsum(counts)[:-1])
+    return np.array([1 / np.exp(part - part.max()).sum() for part in parts])
+
+
 def fine_tune(
     source: Source,
     task: Task,

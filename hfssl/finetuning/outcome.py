@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 
@@ -21,7 +22,7 @@ from hfssl.evaluation.significance import bootstrap_task, interval
 from hfssl.evaluation.submission import Submission, write_submission
 from hfssl.evaluation.task_data import SplitData
 from hfssl.evaluation.tasks import Task, suite_tasks
-from hfssl.finetuning.loop import decode
+from hfssl.finetuning.loop import confidence, decode
 from hfssl.finetuning.suite import Run, Suite, best_run, read_logits
 
 FORMAT = "hfssl-nlu-predictions"
@@ -35,6 +36,7 @@ class TaskRuns:
         runs: one a seed; none where nothing is trained (WNLI as majority).
         predictions: by split, of each seed.
         best: which of the seeds is best on dev: its test predictions are handed in.
+        confidences: of that seed, by split, the share that the prediction of each row had; NaN for scores.
     """
 
     task: Task
@@ -42,6 +44,7 @@ class TaskRuns:
     runs: list[Run]
     predictions: dict[str, list[Predictions]]
     best: int = 0
+    confidences: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def is_scored(self) -> bool:
@@ -65,6 +68,7 @@ def collect(suite: Suite, runs: dict[str, list[Run]]) -> dict[str, TaskRuns]:
             found[name] = TaskRuns(task, splits, [], {split: [predict(data)] for split, data in predicted.items()})
             continue
         by_split: dict[str, list[Predictions]] = {split: [] for split in predicted}
+        sure: dict[str, list[np.ndarray]] = {split: [] for split in predicted}
         for job, record in runs[owner]:
             logits = read_logits(suite.out, job.name)
             for split, data in predicted.items():
@@ -73,8 +77,10 @@ def collect(suite: Suite, runs: dict[str, list[Run]]) -> dict[str, TaskRuns]:
                     raise InputError(f"job {job.name} has no predictions of {task.title} {split}; delete its line in "
                                      f"{suite.ledger.path} to do it again")  # fmt: skip
                 by_split[split].append(decode(data, logits[key], tuple(record["head"])))
+                sure[split].append(confidence(data, logits[key]))
         best = runs[owner].index(best_run(runs[owner]))
-        found[name] = TaskRuns(task, splits, runs[owner], by_split, best)
+        confidences = {split: seeds[best] for split, seeds in sure.items()}
+        found[name] = TaskRuns(task, splits, runs[owner], by_split, best, confidences)
     return found
 
 

@@ -97,9 +97,9 @@ RECIPES = {
     ),
     "scratch": Recipe(
         "hfssl's own, for a model that was never pretrained",
-        Settings(1e-3, 32, 10, 0.1, 0.01),
+        Settings(5e-4, 32, 15, 0.1, 0.01),
         {},
-        {"learning_rate": (3e-4, 1e-3, 3e-3)},
+        {"learning_rate": (2e-4, 5e-4, 1e-3, 3e-3)},
     ),
 }
 _FAMILIES = {"roberta": "roberta", "xlm-roberta": "roberta", "camembert": "roberta"}

@@ -203,7 +203,8 @@ class Suite:
         self._cost_done += self._costs.pop(job.name, 0.0)
         left = sum(self._costs.values()) / max(self._cost_done, 1e-9) * (time.perf_counter() - self._began)
         scores = ", ".join(f"{name} {100 * value:.1f}" for name, value in record["scores"].items())
-        remaining = f"; {len(self._costs)} jobs and about {_duration(left)} left" if self._costs else ""
+        plural = "s" * (len(self._costs) > 1)
+        remaining = f"; {len(self._costs)} job{plural} and about {_duration(left)} left" if self._costs else ""
         logger.info("%s: %s after %s%s", label, scores, _duration(record["seconds"]), remaining)
 
 
