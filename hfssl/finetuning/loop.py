@@ -135,13 +135,18 @@ def _trainable(data: SplitData, encoder: TaskEncoder) -> tuple[Encoded, np.ndarr
     return encoded, items
 
 
+def check_parts(task: Task, batch: int, parts: int) -> None:
+    """Raises InputError unless a batch can be given in so many equal parts."""
+    if batch % parts:
+        raise InputError(f"--gradient_accumulation_steps {parts} does not divide the batch of {batch} of {task.title}")
+
+
 def _loader(
     encoded: Encoded, items: np.ndarray, targets: np.ndarray, source: Source, task: Task, settings: Settings,
     args: LoopArguments, seed: int,
 ) -> TaskLoader:  # fmt: skip
     batch, parts = settings.batch_size, args.gradient_accumulation_steps
-    if batch % parts:
-        raise InputError(f"--gradient_accumulation_steps {parts} does not divide the batch of {batch} of {task.title}")
+    check_parts(task, batch, parts)
     batches = LengthBatches(encoded.item_lengths[items], batch, seed, parts, args.bucket_batches)
     scored = task.kind in SCORED_KINDS
     rows = None

@@ -15,7 +15,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from hfssl.finetuning.arguments import LoopArguments, SuiteArguments
 from hfssl.finetuning.builtin_models import BUILTIN, make_builtin
 from hfssl.finetuning.encoding import TaskEncoder
 from hfssl.finetuning.heads import choose_head
-from hfssl.finetuning.loop import fine_tune
+from hfssl.finetuning.loop import check_parts, fine_tune
 from hfssl.finetuning.plan import Job, make_job, trained_tasks
 from hfssl.finetuning.recipes import Settings, find_recipe
 from hfssl.finetuning.saved_models import SavedModels
@@ -67,11 +66,11 @@ class Suite:
         self.encoder = self._encoder(self.source)
         for task in self.trained:
             choose_head(self.source, task, loop.new_head)
+            check_parts(task, self.recipe.settings(task, **loop.changes).batch_size, loop.gradient_accumulation_steps)
         self.mnli = self._given_mnli()
-        self.ledger = Ledger(self.out / "ledger.jsonl")
+        self.ledger = Ledger(self.out / "ledger.jsonl", {"suite": suite})
         self.models = SavedModels(self.out / "models", args.save_models)
         self._planned: dict[str, list[str]] = {}  # names of jobs by task
-        self._began, self._cost_done, self._costs = time.perf_counter(), 0.0, {}
 
     def _load_data(self) -> dict[str, dict[str, SplitData]]:
         source, data = self.args.data_dir, {}
@@ -167,45 +166,36 @@ class Suite:
     def _execute_all(self, jobs: list[Job]) -> dict[str, dict[str, Any]]:
         for job in jobs:
             self._planned.setdefault(job.task.name, []).append(job.name)
-        done = self.ledger.results()
-        self._costs |= {job.name: job.cost for job in jobs if job.name not in done}
         ordered = sorted(jobs, key=lambda job: -job.cost)  # the longest first: no machine ends long after the others
         return self.ledger.run({job.name: job for job in ordered}, self._execute)
 
-    def _execute(self, job: Job) -> dict[str, Any]:
+    def _execute(self, name: str, job: Job) -> dict[str, Any]:
         task, data = job.task, self.data[job.task.name]
         source = self.source
         if job.start:
             source = dataclasses.replace(open_source(job.start, self.loop.trust_remote_code), name=job.started_from)
         head = choose_head(source, task, self.loop.new_head or bool(job.start))
         diagnostics = {
-            name: splits["test"]
-            for name, splits in self.data.items()
-            if suite_tasks(self.suite)[name].model_of == task.name
+            other: splits["test"]
+            for other, splits in self.data.items()
+            if suite_tasks(self.suite)[other].model_of == task.name
         }
         label = f"{task.title}, seed {job.seed}" + (f", trial {job.trial}" if job.trial else "")
         made = fine_tune(
             source, task, data, self.encoder, head, job.settings, self.loop, job.seed, self.out, diagnostics, label
         )
         record = made.record | {"trial": job.trial, "started_from": job.started_from, "task": task.key}
-        _write_logits(self.out / "jobs" / job.name, made.logits)
+        _write_logits(self.out / "jobs" / name, made.logits)
         if self.models.wanted(task.name):
             earlier = [
-                (name, found["score"])
-                for name, found in self.ledger.results().items()
-                if name in self._planned.get(task.name, ())
+                (other, found["score"])
+                for other, found in self.ledger.results().items()
+                if other in self._planned[task.name]
             ]
-            self.models.save(made.model, source.tokenizer, job.name, task, record, earlier)
-        self._announce(job, record, label)
-        return record
-
-    def _announce(self, job: Job, record: dict[str, Any], label: str) -> None:
-        self._cost_done += self._costs.pop(job.name, 0.0)
-        left = sum(self._costs.values()) / max(self._cost_done, 1e-9) * (time.perf_counter() - self._began)
+            self.models.save(made.model, source.tokenizer, name, task, record, earlier)
         scores = ", ".join(f"{name} {100 * value:.1f}" for name, value in record["scores"].items())
-        plural = "s" * (len(self._costs) > 1)
-        remaining = f"; {len(self._costs)} job{plural} and about {_duration(left)} left" if self._costs else ""
-        logger.info("%s: %s after %s%s", label, scores, _duration(record["seconds"]), remaining)
+        logger.info("%s: %s on dev", label, scores)
+        return record
 
 
 def best_run(runs: list[Run]) -> Run:
@@ -228,7 +218,7 @@ def _check_folder(out: Path, suite: str) -> None:
     others = [name for name in ("glue", "superglue") if name != suite and (out / f"{name}_dev.json").exists()]
     if others:
         raise InputError(f"{out} holds results of {others[0]}; give {suite} another --out")
-    known = ("ledger.jsonl", ".ledger", *BUILTIN, *(f".{name}" for name in BUILTIN))
+    known = ("ledger.jsonl", *BUILTIN, *(f".{name}" for name in BUILTIN))
     if not any((out / name).exists() for name in known):
         raise InputError(f"{out} is not empty and holds no results of hfssl {suite}; give another --out")
 
@@ -255,8 +245,3 @@ def read_logits(out: Path, name: str) -> dict[str, np.ndarray]:
         raise InputError(
             f"cannot read {path}: {error}; delete its line in {out / 'ledger.jsonl'} to do that job again"
         ) from error
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

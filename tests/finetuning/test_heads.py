@@ -95,7 +95,7 @@ def test_a_head_that_does_not_fit_is_refused_or_replaced(mnli_checkpoint, bert_f
     assert choose_head(source, TASKS["superglue/cb"], new_head=True).order == FAIRSEQ
     unnamed = AutoModelForSequenceClassification.from_pretrained(bert_folder, num_labels=2)
     save_task_model(unnamed, source.tokenizer, tmp_path / "unnamed")
-    with pytest.raises(InputError, match="classes are named LABEL_0, LABEL_1.*--new_head"):
+    with pytest.raises(InputError, match=r"classes are named LABEL_0, LABEL_1.*--new_head"):
         choose_head(open_source(str(tmp_path / "unnamed")), rte)
 
 
@@ -138,7 +138,7 @@ torch.save(results, out + "/results.pt")
 
 
 def test_saved_task_directories_load_without_hfssl(bert_folder, gpt_folder, tmp_path, toy):
-    """A stock classifier, span heads on BERT, GPT and a BiLSTM, and the CBoW baseline, in a process that has no hfssl."""
+    """A stock classifier, span heads on BERT, GPT and a BiLSTM, and CBoW, in a process that has no hfssl."""
     texts = ["the dog saw the cat ."] * 20
     sources = {"bert": open_source(str(bert_folder)), "gpt": open_source(str(gpt_folder))}
     for name in ("cbow", "bilstm"):
@@ -178,7 +178,7 @@ def test_what_is_no_model_for_text_is_one_line(tmp_path, bert_folder, bert_token
         open_source(str(tmp_path / "file"))
     with pytest.raises(InputError, match="is no model that from_pretrained takes"):
         open_source(str(tmp_path))
-    with pytest.raises(InputError, match="no builtin model.*did you mean 'builtin-demo'"):
+    with pytest.raises(InputError, match=r"no builtin model.*did you mean 'builtin-demo'"):
         open_source("builtin-dmeo")
     ViTModel(ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, image_size=8,
                        patch_size=4)).save_pretrained(tmp_path / "vit")  # fmt: skip
@@ -188,7 +188,7 @@ def test_what_is_no_model_for_text_is_one_line(tmp_path, bert_folder, bert_token
     small = BertConfig(vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
     small.save_pretrained(tmp_path / "small")
     bert_tokenizer.save_pretrained(tmp_path / "small")
-    with pytest.raises(InputError, match="the tokenizer of .*small has 400 entries, its model only 50"):
+    with pytest.raises(InputError, match=r"the tokenizer of .*small has 400 entries, its model only 50"):
         open_source(str(tmp_path / "small"))
     no_tokenizer = tmp_path / "no_tokenizer"
     AutoConfig.from_pretrained(bert_folder).save_pretrained(no_tokenizer)
