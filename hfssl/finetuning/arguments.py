@@ -69,6 +69,9 @@ class LoopArguments:
     selection: str = field(default="best", metadata={"help": "Report the best epoch on dev, or the last one."})
     precision: str = field(default="auto", metadata={"help": "bf16, fp32, or auto: bf16 on a GPU that has it."})
     torch_compile: bool = field(default=False, metadata={"help": "Compile the model, for batches of few shapes (GPU)."})
+    torch_compile_mode: str = field(
+        default="default", metadata={"help": "Of torch.compile: default, reduce-overhead (CUDA graphs), max-autotune."}
+    )
     pad_to_multiple_of: int | None = field(
         default=None, metadata={"help": "Widths are multiples of it; by default 8 on a GPU and 1 on a CPU."}
     )

@@ -20,6 +20,7 @@ BUILTIN = {
     "builtin-cbow": "GLUE's CBoW baseline: the mean of word vectors that the task trains",
     "builtin-bilstm": "GLUE's BiLSTM baseline, max-pooled, on word vectors that the task trains",
 }
+BASELINES = ("builtin-cbow", "builtin-bilstm")
 _WORDS, _PIECES = 20000, 1024  # vocabulary of the baselines' words and of the demo's BPE
 
 
@@ -45,22 +46,34 @@ def make_builtin(name: str, texts: Iterable[str], folder: Path) -> Path:
     """
     if (folder / "config.json").exists():
         return folder
-    with torch.random.fork_rng(devices=[]), quiet_transformers():
+    if name == "builtin-demo":
+        return make_bert(texts, folder, _PIECES, hidden_size=128, num_hidden_layers=2, num_attention_heads=4)
+    with torch.random.fork_rng(devices=[]):
         set_seed(0)
-        if name == "builtin-demo":
-            tokenizer = train_bpe(texts, _PIECES, "bert", model_max_length=128, show_progress=False)
-            config = BertConfig(
-                vocab_size=len(tokenizer), hidden_size=128, num_hidden_layers=2, num_attention_heads=4,
-                intermediate_size=512, max_position_embeddings=128, pad_token_id=tokenizer.pad_token_id,
-            )  # fmt: skip
-            model = BertModel(config)
-        else:
-            tokenizer = _word_tokenizer(texts)
-            encoder = name.removeprefix("builtin-")
-            width = {"hidden_size": 512} if encoder == "bilstm" else {}
-            model = SentenceModel(SentenceConfig(vocab_size=len(tokenizer), encoder=encoder, **width))
-        staging = folder.with_name(f".{folder.name}")
-        shutil.rmtree(staging, ignore_errors=True)
+        tokenizer = _word_tokenizer(texts)
+        encoder = name.removeprefix("builtin-")
+        width = {"hidden_size": 512} if encoder == "bilstm" else {}
+        model = SentenceModel(SentenceConfig(vocab_size=len(tokenizer), encoder=encoder, **width))
+    return _save(model, tokenizer, folder)
+
+
+def make_bert(texts: Iterable[str], folder: Path, vocab_size: int, hidden_size: int, **size: int) -> Path:
+    """A BERT of 128 positions with random weights under a fixed seed and a BPE of the texts, saved as a folder."""
+    tokenizer = train_bpe(texts, vocab_size, "bert", model_max_length=128, show_progress=False)
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=hidden_size, intermediate_size=4 * hidden_size,
+        max_position_embeddings=128, pad_token_id=tokenizer.pad_token_id, **size,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        set_seed(0)
+        model = BertModel(config)
+    return _save(model, tokenizer, folder)
+
+
+def _save(model, tokenizer, folder: Path) -> Path:
+    staging = folder.with_name(f".{folder.name}")
+    shutil.rmtree(staging, ignore_errors=True)
+    with quiet_transformers():
         model.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
     shutil.rmtree(folder, ignore_errors=True)

@@ -61,7 +61,9 @@ def _overlaps(corpus: Texts, tasks: dict[str, TaskRuns]) -> dict[str, Overlap]:
 
 def _said(suite: Suite, result: ModelResult, submission: Submission) -> list[str]:
     lines = [f"Wrote {suite.out / f'{suite.suite}_dev.json'}, {suite.out / REPORT}, {submission.path}"]
-    lines += [f"not in the submission: {missing}" for missing in submission.missing]
+    if submission.missing:
+        names = ", ".join(line.partition(":")[0] for line in submission.missing)
+        lines.append(f"the submission is incomplete; its INCOMPLETE.txt says why: {names}")
     lines += list(result.notes)
     if submission.is_complete and not result.synthetic:
         lines.append(LIMITS)

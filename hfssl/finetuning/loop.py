@@ -169,7 +169,8 @@ def training_arguments(settings: Settings, args: LoopArguments, seed: int, scrat
         num_train_epochs=settings.epochs, max_steps=args.max_steps, lr_scheduler_type="linear",
         warmup_steps=settings.warmup, weight_decay=settings.weight_decay, adam_beta1=settings.adam_beta1,
         adam_beta2=settings.adam_beta2, adam_epsilon=settings.adam_epsilon, max_grad_norm=settings.max_grad_norm,
-        bf16=bf16, tf32=True if on_gpu else None, torch_compile=args.torch_compile, seed=seed, save_strategy="no",
+        bf16=bf16, tf32=True if on_gpu else None, torch_compile=args.torch_compile,
+        torch_compile_mode=args.torch_compile_mode if args.torch_compile else None, seed=seed, save_strategy="no",
         logging_strategy="no", logging_nan_inf_filter=False, report_to="none", disable_tqdm=True,
         remove_unused_columns=False, use_cpu=not on_gpu,
     )  # fmt: skip

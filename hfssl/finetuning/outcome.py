@@ -22,6 +22,7 @@ from hfssl.evaluation.significance import bootstrap_task, interval
 from hfssl.evaluation.submission import Submission, write_submission
 from hfssl.evaluation.task_data import SplitData
 from hfssl.evaluation.tasks import Task, suite_tasks
+from hfssl.finetuning.builtin_models import BASELINES
 from hfssl.finetuning.loop import confidence, decode
 from hfssl.finetuning.suite import Run, Suite, best_run, read_logits
 
@@ -97,7 +98,7 @@ def make_result(suite: Suite, tasks: dict[str, TaskRuns]) -> ModelResult:
         part="dev",
         tasks={name: _task_result(suite, one) for name, one in scored.items()},
         protocol=_protocol(suite),
-        kind="baseline" if suite.args.model in ("builtin-cbow", "builtin-bilstm") else "single",
+        kind="baseline" if suite.args.model in BASELINES else "single",
         synthetic=any(data.synthetic for one in tasks.values() for data in one.splits.values()),
         weights=suite.source.fingerprint,
         versions={"hfssl": __version__, "torch": torch.__version__, "transformers": transformers.__version__},

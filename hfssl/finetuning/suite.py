@@ -13,6 +13,7 @@ The same command again does what is missing; a job that was killed is done anew,
 from __future__ import annotations
 
 import dataclasses
+import gc
 import logging
 import os
 from pathlib import Path
@@ -27,7 +28,7 @@ from hfssl.evaluation.diagnostic import load_diagnostic
 from hfssl.evaluation.task_data import SplitData, load_split, load_task
 from hfssl.evaluation.tasks import Task, select_tasks, suite_tasks
 from hfssl.finetuning.arguments import LoopArguments, SuiteArguments
-from hfssl.finetuning.builtin_models import BUILTIN, make_builtin
+from hfssl.finetuning.builtin_models import BASELINES, BUILTIN, make_builtin
 from hfssl.finetuning.encoding import TaskEncoder
 from hfssl.finetuning.heads import choose_head
 from hfssl.finetuning.loop import check_parts, fine_tune
@@ -116,8 +117,10 @@ class Suite:
 
     def run(self) -> dict[str, list[Run]]:
         """Runs what is missing; returns for each trained task its runs, one a seed."""
+        gc.collect()
+        gc.freeze()  # Trainer collects garbage at each beginning; what is loaded by now need not be looked through
         names = {task.name for task in self.trained}
-        waits = "mnli" in names and self.args.mnli_start and self.mnli is None
+        waits = "mnli" in names and self.mnli is None
         later = [task for task in self.trained if self._starts_from_mnli(task) and waits]
         first = [task for task in self.trained if task not in later]
         runs = self._run_tasks(first, {task.name: self._start(task) for task in first})
@@ -135,7 +138,9 @@ class Suite:
         return {task.name: runs[task.name] for task in self.trained}
 
     def _starts_from_mnli(self, task: Task) -> bool:
-        return self.args.mnli_start and task.name in self.recipe.from_mnli
+        """Not a frozen encoder, which MNLI would leave as it is, nor the baselines, which are of a single task."""
+        takes = self.args.mnli_start and not self.loop.freeze_encoder and self.args.model not in BASELINES
+        return takes and task.name in self.recipe.from_mnli
 
     def _start(self, task: Task) -> tuple[str, str, str]:
         return self.mnli if self.mnli and self._starts_from_mnli(task) else ("", "", "")

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import DefaultFlowCallback
 
-from hfssl.finetuning.batches import TaskCollator, TaskLoader, sorted_rows
+from hfssl.finetuning.batches import STATIC_WIDTHS, TaskCollator, TaskLoader, sorted_rows
 from hfssl.finetuning.encoding import Encoded
 
 CPU_TOKENS, GPU_TOKENS = 4096, 32768  # of a batch in evaluation, padding included
@@ -62,6 +62,9 @@ class TaskTrainer(Trainer):
         self, model, args: TrainingArguments, batches: TaskLoader, frozen: bool = False,
         at_epoch_end: Callable[[int], None] | None = None, label: str = "",
     ):  # fmt: skip
+        if args.torch_compile:  # one graph for each of the few widths, none for widths in general
+            torch._dynamo.config.automatic_dynamic_shapes = False
+            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 2 * len(STATIC_WIDTHS))
         super().__init__(model=model, args=args)
         self.loss_is_scaled_for_ga = True
         self._batches, self._frozen = batches, frozen

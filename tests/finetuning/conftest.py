@@ -1,5 +1,7 @@
 """Tiny models on builtin:toyglue; hfssl's cache is the session's own (tests/conftest.py)."""
 
+import gc
+
 import pytest
 import torch
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
@@ -24,6 +26,13 @@ SIZE = {
     "num_attention_heads": 2,
     "intermediate_size": 32,
 }
+
+
+@pytest.fixture(autouse=True, scope="session")
+def little_garbage():
+    """Trainer collects garbage at each beginning: not among what is imported."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -110,28 +110,27 @@ def test_the_predictions_are_those_of_the_saved_model(go, tmp_path, toy):
 
 
 def test_a_rerun_does_only_what_is_missing(go, tmp_path, counted):
-    first = go("glue", "cola,wnli", seeds=1)
-    assert sorted(counted) == ["cola 0", "wnli 0"]
+    first = go("glue", "cola", seeds=1)
+    assert sorted(counted) == ["cola 0"]
     counted.clear()
-    second = go("glue", "cola,wnli,sst2", seeds=2)
-    assert sorted(counted) == ["cola 1", "sst2 0", "sst2 1", "wnli 1"]
+    second = go("glue", "cola,wnli", seeds=2)
+    assert sorted(counted) == ["cola 1", "wnli 0", "wnli 1"]
     assert (
         second.tasks["cola"].scores["matthews_correlation"][0] == first.tasks["cola"].scores["matthews_correlation"][0]
     )
     counted.clear()
     go("glue", "cola", seeds=1, learning_rate=1e-4)  # other settings are another job
     assert counted == ["cola 0"]
-    assert len(ledger(tmp_path / "out")) == 7
+    assert len(ledger(tmp_path / "out")) == 5
 
 
 def test_seeds_give_medians_spread_and_intervals(go, tmp_path):
-    result = go("glue", "rte,stsb", seeds=3, max_steps=20, learning_rate=3e-3, save_models="all")
+    result = go("glue", "rte", seeds=3, max_steps=20, learning_rate=3e-3, save_models="all")
     rte = result.tasks["rte"]
     assert rte.seeds == [0, 1, 2] and len(set(rte.scores["accuracy"])) > 1
     low, high = rte.intervals["accuracy"]
     assert low < rte.median()["accuracy"] < high and high - low > 5
     assert len(list((tmp_path / "out" / "models").glob("rte-seed*"))) == 3
-    assert set(result.tasks["stsb"].scores) == {"pearson", "spearmanr"}
     first, second = (read_logits(tmp_path / "out", name)["validation"] for name in rte.settings["jobs"][:2])
     assert not np.allclose(first, second)
 
@@ -173,6 +172,19 @@ def test_starting_from_mnli_can_be_left_and_can_be_given(go, tmp_path, counted):
     assert given.tasks["cb"].started_from == f"mnli ({model})" and given.tasks["copa"].started_from is None
     record = next(record for record in ledger(tmp_path / "superglue").values() if record["task"] == "superglue/cb")
     assert record["head_kept"] and record["head"] == list(TASKS["glue/mnli"].labels)  # CB's classes, MNLI's order
+
+
+def test_what_mnli_would_not_change_does_not_start_from_it(go, tmp_path):
+    frozen = go("glue", "mnli,rte", out="frozen", freeze_encoder=True, max_steps=1)
+    assert frozen.tasks["rte"].started_from is None and "frozen" in frozen.protocol
+    assert frozen.tasks["rte"].settings["frozen_encoder"] is True
+
+
+def test_the_command_says_bad_input_on_one_line(run_command, hfssl_command):
+    done = run_command(hfssl_command, "glue", "./nowhere", "--tasks", "rte", "--data_dir", TOY, "--out", "out/none")
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == 2 and lines == ["error: './nowhere' is no model: no such folder"], done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_part_of_a_split_is_marked_and_never_whole(go, tmp_path, bert_folder):
@@ -246,7 +258,7 @@ def test_a_kill_loses_one_job_and_a_rerun_does_the_rest(tmp_path, bert_folder, g
 
 
 def test_models_that_are_not_the_best_make_room(go, tmp_path):
-    result = go("glue", "rte", seeds=4, max_steps=12, learning_rate=3e-3)
+    result = go("glue", "rte", seeds=3, max_steps=12, learning_rate=3e-3)
     scores = result.tasks["rte"].scores["accuracy"]
     assert [path.name for path in (tmp_path / "out" / "models").iterdir()] == ["rte"]
     about = json.loads((tmp_path / "out" / "models" / "rte" / "hfssl_task.json").read_text())

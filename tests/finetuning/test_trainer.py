@@ -14,6 +14,7 @@ from hfssl.finetuning.heads import choose_head, load_model
 from hfssl.finetuning.loop import training_arguments
 from hfssl.finetuning.recipes import RECIPES, Settings, find_recipe
 from hfssl.finetuning.sources import open_source
+from hfssl.finetuning.stock import stock_fine_tune
 from hfssl.finetuning.trainer import TaskTrainer, item_losses, predict
 
 
@@ -161,6 +162,17 @@ def test_the_chosen_epoch_is_the_one_whose_weights_stay(tune, bert_folder, toy):
         assert found.record["epoch"] == chosen + 1 and found.record["score"] == scores[chosen]
         again = predict(found.model, encoded, source.tokenizer.pad_token_id)
         assert np.allclose(again, found.logits["validation"], atol=1e-5)
+
+
+def test_the_plain_way_does_the_same_work_with_more_padding(tune, bert_folder, toy, tmp_path):
+    """The peer of the benchmark: as many updates, the same model at the start (a learning rate of 0 moves nothing)."""
+    task, splits = toy("glue/rte")
+    source = open_source(str(bert_folder))
+    settings = RECIPES["scratch"].settings(task, epochs=1, learning_rate=1e-30)
+    args = training_arguments(settings, LoopArguments(), 0, tmp_path)
+    plain = stock_fine_tune(source, task, splits, choose_head(source, task), args, length=64)
+    ours = tune(bert_folder, "glue/rte", epochs=1, learning_rate=1e-30).record
+    assert plain["updates"] == ours["updates"] == 10 and plain["score"] == pytest.approx(ours["score"])
 
 
 def test_recipes_are_rows_and_what_is_given_wins(toy):
