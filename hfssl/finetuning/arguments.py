@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hfssl.errors import InputError, nearest
+from hfssl.finetuning.recipes import find_recipe
 
 SELECTIONS, PRECISIONS, SAVED, WNLI = ("best", "last"), ("auto", "bf16", "fp32"), ("best", "all", "none"), (
     "trained", "majority",
@@ -81,6 +82,7 @@ class LoopArguments:
     trust_remote_code: bool = field(default=False, metadata={"help": "Run the code beside a model on the Hub."})
 
     def __post_init__(self):
+        find_recipe(self.recipe, "")  # refuses a name that is none
         _one_of("selection", self.selection, SELECTIONS)
         _one_of("precision", self.precision, PRECISIONS)
         for name in ("epochs", "batch_size", "learning_rate", "gradient_accumulation_steps", "pad_to_multiple_of"):

@@ -65,6 +65,8 @@ def _said(suite: Suite, result: ModelResult, submission: Submission) -> list[str
         names = ", ".join(line.partition(":")[0] for line in submission.missing)
         lines.append(f"the submission is incomplete; its INCOMPLETE.txt says why: {names}")
     lines += list(result.notes)
+    if not result.synthetic:
+        lines.append(f"`hfssl leaderboard {suite.out}` shows it among published results")
     if submission.is_complete and not result.synthetic:
         lines.append(LIMITS)
     return lines

@@ -17,6 +17,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from hfssl.data.blocks import cache_folder
+from hfssl.errors import InputError
 from hfssl.evaluation.rendering import SCORED_KINDS, candidate_rows, pair_texts
 from hfssl.evaluation.task_data import SplitData
 
@@ -69,6 +70,9 @@ class TaskEncoder:
         max_length: tokens of a row, special tokens included; longer ones lose the end of their longer text.
         with_types: the model takes token types.
 
+    Raises:
+        InputError: while encoding WiC or WSC, a tokenizer without offsets.
+
     Attributes:
         identity: equal for two encoders that give the same tokens.
     """
@@ -104,6 +108,8 @@ class TaskEncoder:
     def _encode(self, data: SplitData) -> Encoded:
         first, second, per_item = _rows(data)
         spans_of = data.spans if data.task.kind in ("words", "coreference") else None
+        if spans_of is not None and not self.tokenizer.is_fast:
+            raise InputError(f"{data.task.title} needs a tokenizer that says where its tokens are: a fast one")
         options = {
             "add_special_tokens": True, "padding": False, "return_attention_mask": False, "verbose": False,
             "return_token_type_ids": self.with_types, "return_offsets_mapping": spans_of is not None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -202,10 +203,15 @@ def write_outcome(suite: Suite, tasks: dict[str, TaskRuns], result: ModelResult)
         if one.is_scored:
             _write_predictions(suite.out / "predictions" / f"{name}.json", one)
     test = {
-        name: {split: seeds[one.best] for split, seeds in one.predictions.items() if split in one.task.files}
+        name: {split: _finite(seeds[one.best]) for split, seeds in one.predictions.items() if split in one.task.files}
         for name, one in tasks.items()
     }
     return write_submission(suite.suite, {name: one.splits for name, one in tasks.items()}, test, suite.out)
+
+
+def _finite(predictions: Predictions) -> Predictions:
+    """Of a run that diverged the server takes no NaN; the result says what happened."""
+    return [0.0 if isinstance(value, float) and not math.isfinite(value) else value for value in predictions]
 
 
 def _write_predictions(path: Path, one: TaskRuns) -> None:

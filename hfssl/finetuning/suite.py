@@ -223,8 +223,8 @@ def _check_folder(out: Path, suite: str) -> None:
     others = [name for name in ("glue", "superglue") if name != suite and (out / f"{name}_dev.json").exists()]
     if others:
         raise InputError(f"{out} holds results of {others[0]}; give {suite} another --out")
-    known = ("ledger.jsonl", *BUILTIN, *(f".{name}" for name in BUILTIN))
-    if not any((out / name).exists() for name in known):
+    ours = ("ledger.jsonl", "builtin-", ".builtin-")
+    if not any(path.name.startswith(ours) for path in out.iterdir()):
         raise InputError(f"{out} is not empty and holds no results of hfssl {suite}; give another --out")
 
 

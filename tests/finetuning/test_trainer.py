@@ -11,7 +11,8 @@ from hfssl.finetuning.arguments import LoopArguments
 from hfssl.finetuning.batches import LengthBatches, TaskCollator, TaskLoader, make_targets
 from hfssl.finetuning.encoding import TaskEncoder
 from hfssl.finetuning.heads import choose_head, load_model
-from hfssl.finetuning.loop import training_arguments
+from hfssl.finetuning.loop import decode, training_arguments
+from hfssl.finetuning.outcome import _finite
 from hfssl.finetuning.recipes import RECIPES, Settings, find_recipe
 from hfssl.finetuning.sources import open_source
 from hfssl.finetuning.stock import stock_fine_tune
@@ -124,6 +125,14 @@ def test_a_run_that_diverges_ends_and_says_so(tune, bert_folder):
     assert found.record["updates"] < 3 * 10
     assert any(flag.startswith("diverged: the loss was not finite") for flag in found.record["flags"])
     assert found.record["epochs"][-1]["loss"] is None
+
+
+def test_a_score_that_diverged_is_written_as_a_number(tune, bert_folder, toy):
+    found = tune(bert_folder, "glue/stsb", epochs=1, learning_rate=1e30, warmup=0.0)
+    splits = toy("glue/stsb")[1]
+    said = decode(splits["test"], found.logits["test"], ("score",))
+    assert not np.isfinite(said).any() and found.record["scores"] == {"pearson": 0.0, "spearmanr": 0.0}
+    assert set(_finite(said)) == {0.0}
 
 
 def test_a_frozen_encoder_stays_as_it_was_and_the_head_learns(tune, bert_folder):
