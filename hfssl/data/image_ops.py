@@ -146,21 +146,24 @@ def jitter(images: torch.Tensor, colors: ColorJitter) -> torch.Tensor:
     places, matrices = colors.places.tolist(), colors.matrices.to(images)
     offsets, pulls = colors.offsets.to(images), colors.pulls.to(images)
     moved, pulled, first = colors.offsets.any(0).tolist(), colors.pulls.any(0).tolist(), 0
+    other = torch.empty_like(images)  # the products go to and fro: what is written lies in the cache
     for number in range(4):
         last = bisect.bisect_right(places, number)
         if first < last:
             _adjust_hue(images[first:last], colors.turns[first:last])
         if number == 3:
             return images
-        pixels, offset, first = images.flatten(2), offsets[:, number, None, None], last  # (B, 3, H W)
+        first, offset, matrix = last, offsets[:, number, None, None], matrices[:, number]
+        pixels, result = images.flatten(2), other.flatten(2)  # (B, 3, H W)
         if pulled[number]:
             grey = rgb_to_grayscale(pixels.mean(-1, keepdim=True))  # (B, 1, 1)
             offset = torch.addcmul(offset, pulls[:, number, None, None], grey)
         if pulled[number] or moved[number]:
-            pixels = torch.baddbmm(offset, matrices[:, number], pixels)
+            torch.baddbmm(offset, matrix, pixels, out=result)
         else:
-            pixels = torch.bmm(matrices[:, number], pixels)
-        images = pixels.clamp_(0, 1).view(images.shape)
+            torch.bmm(matrix, pixels, out=result)
+        result.clamp_(0, 1)
+        images, other = other, images
 
 
 def solarize(images: torch.Tensor, threshold: float) -> torch.Tensor:
@@ -228,8 +231,8 @@ def noise(images: torch.Tensor, seeds: torch.Tensor, deviation: torch.Tensor) ->
     """
     position = torch.arange(images[0].numel(), device=images.device)
     bits = _mix(_mix(seeds.to(images.device))[:, None] + position)  # (B, 3 H W)
-    uniform = ((bits >> 20) & 0xFFFFFFFF).double().add_(0.5).mul_(2.0**-31).sub_(1)  # inside (-1, 1)
-    normal = torch.erfinv(uniform).mul_(2**0.5).to(images.dtype).view(images.shape)
+    uniform = ((bits >> 24) & 0x7FFFFF).to(images.dtype).add_(0.5).mul_(2.0**-22).sub_(1)  # inside (-1, 1)
+    normal = torch.erfinv(uniform).mul_(2**0.5).view(images.shape)
     return normal.mul_(_each(deviation, images)).add_(images).clamp_(0, 1)
 
 
