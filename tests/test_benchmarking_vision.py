@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -119,17 +120,26 @@ def test_bad_input_of_the_gpu_benchmark(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("program", "flags"),
-    [
-        ("simclr_step.py", ["--repeats", "1", "--steps", "1", "--backbone", "resnet10t", "--batch_size", "8"]),
-        ("gpu_vision.py", ["--smoke"]),
-    ],
-)
-def test_a_program_runs_from_the_command_line(run_command, tmp_path, program, flags):
-    if program == "simclr_step.py":
-        pytest.importorskip("lightly")
-    done = run_command(sys.executable, PROGRAMS / program, *flags, "--out", tmp_path / "found.json")
+def test_the_step_from_the_command_line(run_command, tmp_path):
+    pytest.importorskip("lightly")
+    flags = ["--repeats", "1", "--steps", "1", "--backbone", "resnet10t", "--batch_size", "8"]
+    done = run_command(sys.executable, PROGRAMS / "simclr_step.py", *flags, "--out", tmp_path / "found.json")
     assert done.returncode == 0, done.stderr[-2000:]
-    rows = json.loads((tmp_path / "found.json").read_text())["rows"]
-    assert rows and not any("missing" in row for row in rows)
+    (row,) = json.loads((tmp_path / "found.json").read_text())["rows"]
+    assert row["measure"] == "s/step" and "times lightly's speed" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_at_toy_sizes(run_command, tmp_path):
+    vision.write_jpeg(tmp_path / "images.parquet", vision.photographs(48, 32))
+    table = pq.read_table(tmp_path / "images.parquet").append_column("label", [[i % 3 for i in range(48)]])
+    pq.write_table(table, tmp_path / "images.parquet")
+    flags = ["--smoke", "--epochs", "2", "--image_path", tmp_path / "images.parquet"]
+    done = run_command(
+        sys.executable, PROGRAMS / "gpu_vision.py", *flags, "--test_path", tmp_path / "images.parquet", "--out",
+        tmp_path / "found.json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = {row["arm"]: row for row in json.loads((tmp_path / "found.json").read_text())["rows"]}
+    assert not any("missing" in row for row in rows.values()) and len(rows) == 5
+    assert rows["CIFAR-10"]["points"] and 0 <= rows["CIFAR-10"]["kNN"] <= 1

@@ -74,25 +74,13 @@ def resize(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return pixels[0] if image.ndim == 3 else pixels
 
 
-def gaussian_blur(images: torch.Tensor, sigma: torch.Tensor, kernel_size: int) -> torch.Tensor:
-    """Blurs with a standard deviation of its own for each image; the border is mirrored.
+def blur(images: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
+    """torchvision's gaussian_blur with a kernel of its own for each image; the border is mirrored.
 
     Args:
         images: float (B, 3, H, W).
-        sigma: (B,) on the CPU, in pixels.
-        kernel_size: odd, where the kernel is cut off; half of it must be less than the image's sides.
+        taps: (B, half + 1) on the CPU, the kernels from their middle outwards; half is less than the images' sides.
     """
-    return blur(images, blur_taps(sigma, kernel_size))
-
-
-def blur_taps(sigma: torch.Tensor, kernel_size: int) -> torch.Tensor:
-    """(B, kernel_size // 2 + 1): the kernels of `gaussian_blur` from their middle outwards, float32."""
-    taps = torch.exp(-0.5 * (torch.arange(kernel_size // 2 + 1) / sigma.double()[:, None]) ** 2)
-    return (taps / (2 * taps.sum(1, keepdim=True) - taps[:, :1])).float()
-
-
-def blur(images: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
-    """`gaussian_blur` by the kernels of `blur_taps`."""
     sides = images.shape[-2:]
     if _whole(images):
         return multiply(images, *(_blur_matrix(taps.to(images), side) for side in sides))
@@ -102,6 +90,12 @@ def blur(images: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
         bands = {side: _blur_bands(kernel[:used].to(images), side) for side in {*sides}}
         _multiply_bands(image, bands[sides[0]], bands[sides[1]], result)
     return blurred
+
+
+def gaussian_taps(sigma: torch.Tensor, kernel_size: int) -> torch.Tensor:
+    """(B, kernel_size // 2 + 1) float32: Gaussian kernels of an odd size for `blur`; sigma (B,) in pixels."""
+    taps = torch.exp(-0.5 * (torch.arange(kernel_size // 2 + 1) / sigma.double()[:, None]) ** 2)
+    return (taps / (2 * taps.sum(1, keepdim=True) - taps[:, :1])).float()
 
 
 def _whole(images: torch.Tensor) -> bool:
