@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 VERSION = 3
 SHARD_CHARACTERS = 2**26  # of text in a shard: some 30 MB of tokens
 _BATCH_CHARACTERS = 2**20  # tokenised at once; the results take up to some 50 bytes a character
+_NPY_HEADER = 128  # bytes before the numbers of a .npy file with one dimension
 
 
 class Corpus:
@@ -55,13 +56,11 @@ class Corpus:
         self._tokens, self._ends = [], []
         for number, shard in enumerate(shards):
             path = self.folder / f"{_name(number)}.bin"
-            size, expected = path.stat().st_size if path.exists() else 0, shard["tokens"] * dtype.itemsize
-            if size != expected:
-                raise InputError(
-                    f"{path} has {size:,} bytes where its manifest says {expected:,}; delete the folder and run again"
-                )
+            _check_size(path, shard["tokens"] * dtype.itemsize)
             self._tokens.append(np.memmap(path, dtype=dtype, mode="r"))
-            self._ends.append(np.load(path.with_suffix(".npy"), mmap_mode="r"))
+            path = path.with_suffix(".npy")
+            _check_size(path, _NPY_HEADER + shard["documents"] * 8)
+            self._ends.append(np.load(path, mmap_mode="r"))
         self._starts = np.cumsum([0] + [shard["tokens"] for shard in shards])  # the first token of each shard
         self._first_document = np.cumsum([0] + [shard["documents"] for shard in shards])
 
@@ -121,6 +120,14 @@ class Corpus:
             end = min(stop, int(self._starts[shard + 1]))
             yield shard, start - first, end - first
             start, shard = end, shard + 1
+
+
+def _check_size(path: Path, expected: int) -> None:
+    size = path.stat().st_size if path.exists() else 0
+    if size != expected:
+        raise InputError(
+            f"{path} has {size:,} bytes where its manifest says {expected:,}; delete the folder and run again"
+        )
 
 
 def tokenizer_hash(tokenizer) -> str:

@@ -19,8 +19,8 @@ _PIECE = 2**16  # characters; a longer document is cut, so that it is no batch o
 _REMEMBERED = 2**26  # bytes, roughly, of looked-up pieces, some 300,000; then it begins anew
 # White space as Unicode and the tokenizers library define it: Python also counts four control characters.
 _SPACE, _VISIBLE = r"[^\S\x1c-\x1f]", r"[\S\x1c-\x1f]"
-# GPT-2's pattern makes one word of a space and what follows, and of white space but its last character before something
-# visible. So no word of it goes on from one of these to the next.
+# In GPT-2's pattern a word is something visible, with the space before it, or white space, without its last character
+# if something visible follows. So no word goes on from one of these pieces to the next.
 _find_pieces = re.compile(f" ?{_VISIBLE}+|{_SPACE}+(?!{_VISIBLE})|{_SPACE}").findall
 _SAFE_CUT = re.compile(f"{_SPACE}(?={_VISIBLE})")
 
@@ -59,9 +59,11 @@ class Encoder:
         if not self._cut:
             return self._encode(texts)
         if self._held > _REMEMBERED:
-            self._known, self._held = {}, 0
+            self._known, self._held = {}, 0  # a new one: the result of the call before may still be read
         known, pieces = self._known, [_find_pieces(text) for text in texts]
         new = list(set().union(*(filterfalse(known.__contains__, found) for found in pieces)))
+        if len(new) > sum(map(len, pieces)) / 3:  # numbers, say: a piece on its own costs more than in its text
+            return self._encode(texts)
         known.update(zip(new, self._encode(new), strict=True))
         self._held += sum(map(len, new)) + 200 * len(new)
         return (b"".join(map(known.__getitem__, found)) for found in pieces)

@@ -161,6 +161,11 @@ def _json_rows(path: Path, lines: Iterator[str], column: str) -> Iterator[str]:
         text = row[column]
         if text is not None and not isinstance(text, str):
             raise InputError(f"{where}: column {column!r} is {type(text).__name__}, not text")
+        try:
+            (text or "").encode()
+        except UnicodeEncodeError as error:  # JSON can write half of a pair of surrogates, "\\ud800"
+            half = f"\\u{ord(text[error.start]):x}"
+            raise InputError(f"{where}: {half} in column {column!r} is half of a character; take it out") from None
         yield text or ""
 
 

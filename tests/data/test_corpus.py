@@ -181,10 +181,14 @@ def test_a_full_disk_is_one_line(tmp_path, texts, tokenizer, monkeypatch):
 
 def test_a_shard_shorter_than_its_manifest(tmp_path, texts, tokenizer):
     corpus = build_corpus(texts, tokenizer, tmp_path / "c", 0)
-    path = corpus.folder / "shard-00000.bin"
-    os.truncate(path, path.stat().st_size - 2)
-    with pytest.raises(InputError, match=r"shard-00000.bin has [\d,]+ bytes where its manifest says [\d,]+; delete"):
-        Corpus(corpus.folder)
+    for name in ("shard-00000.npy", "shard-00000.bin"):  # where documents end, and the tokens
+        path = corpus.folder / name
+        os.truncate(path, path.stat().st_size - 2)
+        with pytest.raises(InputError, match=rf"{name} has [\d,]+ bytes where its manifest says [\d,]+; delete"):
+            Corpus(corpus.folder)
+        path.unlink()
+        with pytest.raises(InputError, match=rf"{name} has 0 bytes where its manifest says"):
+            Corpus(corpus.folder)
 
 
 def test_a_large_vocabulary_takes_four_bytes_a_token(tmp_path):

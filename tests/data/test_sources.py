@@ -229,6 +229,7 @@ def test_bad_json_lines(tmp_path):
         '{"body": 1, "title": 2}': ("a.jsonl:3", "no column 'text'", "body, title"),
         '{"text": 3}': ("a.jsonl:3", "int, not text"),
         "[1]": ("a.jsonl:3", "list"),
+        '{"text": "a \\ud83d"}': ("a.jsonl:3", "\\ud83d in column 'text' is half of a character"),
     }.items():
         path.write_text('{"text": "a"}\n\n' + line + "\n")
         assert_refused(path, *words)
