@@ -32,6 +32,7 @@ from transformers.modeling_outputs import CausalLMOutput, MaskedLMOutput
 IGNORED = -100
 # Floats of logits at one time: small enough for a CPU's caches, large enough that a GPU's matrix units stay busy.
 _CPU_LOGITS, _GPU_LOGITS = 2**23, 2**28
+_CACHED = 2**18  # floats that a CPU's core keeps at hand
 
 
 def linear_cross_entropy(
@@ -76,20 +77,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
         with torch.autocast(hidden.device.type, enabled=False):
             matrix = weight.to(hidden.dtype)  # (V, D)
             added = None if bias is None else bias.to(hidden.dtype)
+            # Used by every chunk: a CPU needs longer to get new memory than to compute in it.
+            products = hidden.new_empty(min(chunk_size, len(hidden)), len(weight))
             for first in range(0, len(hidden), chunk_size):
                 rows = hidden[first : first + chunk_size]  # (c, D)
-                target = targets[first : first + chunk_size]  # (c,)
-                used = (target != IGNORED).to(exact)[:, None]
-                index = target.clamp(min=0)[:, None]
-                logits = (rows @ matrix.T if added is None else torch.addmm(added, rows, matrix.T)).to(exact)  # (c, V)
-                log_sum = logits.logsumexp(1, keepdim=True)
-                total += ((log_sum - logits.gather(1, index)) * used).sum()
-                if not any(wanted):
-                    continue
-                grad = logits.sub_(log_sum).exp_().scatter_add_(1, index, -torch.ones_like(log_sum)).mul_(used)
+                logits = products[: len(rows)]  # (c, V)
+                if added is None:
+                    torch.mm(rows, matrix.T, out=logits)
+                else:
+                    torch.addmm(added, rows, matrix.T, out=logits)
+                logits = logits.to(exact)
+                total += _cross_entropy_(logits, targets[first : first + chunk_size])
                 if grad_bias is not None:
-                    grad_bias += grad.sum(0)
-                grad = grad.to(hidden.dtype)
+                    grad_bias += logits.sum(0)
+                grad = logits.to(hidden.dtype)
                 if grad_hidden is not None:
                     torch.mm(grad, matrix, out=grad_hidden[first : first + chunk_size])
                 if grad_weight is not None and exact == hidden.dtype:
@@ -104,10 +105,25 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_output: torch.Tensor):
         grads = [
-            None if grad is None else (grad * grad_output).to(dtype)
+            None if grad is None else grad.mul_(grad_output).to(dtype)
             for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         ]
         return *grads, None, None
+
+
+def _cross_entropy_(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The summed cross-entropy of logits (N, V), which become its gradient: softmax - 1 at the target."""
+    total = logits.new_zeros(())
+    used = (targets != IGNORED).to(logits.dtype)[:, None]
+    index = targets.clamp(min=0)[:, None]
+    at_once = _CACHED // logits.shape[1] if logits.device.type == "cpu" else len(logits)
+    for rows, here, weight in zip(*(part.split(max(1, at_once)) for part in (logits, index, used)), strict=True):
+        highest = rows.amax(1, keepdim=True)
+        target_logits = rows.gather(1, here)
+        sums = rows.sub_(highest).exp_().sum(1, keepdim=True)
+        total += ((sums.log() + highest - target_logits) * weight).sum()
+        rows.mul_(weight / sums).scatter_add_(1, here, -weight)
+    return total
 
 
 @torch.no_grad()
