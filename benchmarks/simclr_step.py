@@ -6,8 +6,8 @@
 ResNet-18 with CIFAR's stem, 32 x 32, 256 images (512 views), AdamW, float32. Both arms read the same JPEG images from
 parquet, with the same number of workers: ours decodes them once and augments batches, theirs is lightly's
 SimCLRTransform image by image, its head and its NTXentLoss on the same encoder. Each run of an arm is a process of its
-own; a step is from one update to the next. Needs lightly, 20 minutes on 2 cores. Goal: 1.3 times. On a CPU the encoder
-alone takes nearly the whole step, whoever feeds it (`encoder s/step`), so there the goal is out of reach.
+own; a step is from one update to the next. Needs lightly (`pip install lightly`), 20 minutes on 2 cores. Goal: 1.3
+times. On a CPU the encoder takes most of a step, whoever feeds it; the last line says how much.
 """
 
 import json

@@ -196,17 +196,18 @@ class LightlyViews(Dataset):
     """Images of a parquet file, decoded and transformed one by one, as in lightly's examples."""
 
     def __init__(self, path: str | Path, size: int, strength: float, blur: bool):
-        from datasets import Dataset as Table
-        from datasets import Image
+        import pyarrow.parquet as pq
 
-        table = Table.from_parquet(str(path), keep_in_memory=True)
-        self.images, self.transform = table.cast_column("image", Image()), lightly_transform(size, strength, blur)
+        self.files = [row["bytes"] for row in pq.read_table(path).column("image").to_pylist()]
+        self.transform = lightly_transform(size, strength, blur)
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.files)
 
     def __getitem__(self, index: int) -> list[torch.Tensor]:
-        return self.transform(self.images[index]["image"].convert("RGB"))
+        from PIL import Image
+
+        return self.transform(Image.open(io.BytesIO(self.files[index])).convert("RGB"))
 
 
 def lightly_step_seconds(

@@ -305,14 +305,14 @@ def _jitter_parameters(draws, augmentation):
     if additive:
         factors[:, 0] = _spread(draws[:, 2], 0.8 * strength)
     orders = _ORDERS[(draws[:, 1] * len(_ORDERS)).long()]
-    return _share(draws, settings.color_probability), *image_ops.color_jitter(factors, orders, additive)
+    return _share(draws, settings.color_probability), *image_ops.plan_jitter(factors, orders, additive)
 
 
-def _jitter(views, chosen, *colors):
-    order = image_ops.ColorJitter(*colors).places
-    return _where(
-        views, chosen, lambda some, *c: image_ops.jitter(some, image_ops.ColorJitter(*c)), *colors, order=order
-    )
+def _jitter(views, chosen, *plan):
+    def jitter(some, *plan):
+        return image_ops.jitter(some, image_ops.JitterPlan(*plan))
+
+    return _where(views, chosen, jitter, *plan, order=image_ops.JitterPlan(*plan).places)
 
 
 def _grayscale(views, chosen):
@@ -321,7 +321,7 @@ def _grayscale(views, chosen):
 
 def _blur_parameters(draws, augmentation):
     """Sigma uniform in [0.1, 2], the kernel a tenth of the side (appendix A), odd and at least 3."""
-    taps = resampling.blur_taps(0.1 + 1.9 * draws[:, 1], max(3, augmentation.image_size // 10 // 2 * 2 + 1))
+    taps = resampling.gaussian_taps(0.1 + 1.9 * draws[:, 1], max(3, augmentation.image_size // 10 // 2 * 2 + 1))
     return _share(draws, augmentation.settings.blur_probability), taps
 
 

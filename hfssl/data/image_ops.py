@@ -1,8 +1,8 @@
 """Image operations on batches, each image with parameters of its own.
 
 Images are float, (B, 3, H, W), in [0, 1]; parameters are tensors (B,). Each operation gives what torchvision's
-functional of the same name gives for one float image with the same parameter (tests/data/test_augmentation.py states
-the tolerances). Resizing and blur are in `hfssl.data.resampling`.
+functional of the same name gives for one float image with the same parameter (tests/data/test_image_ops.py states the
+tolerances). Resizing and blur are in `hfssl.data.resampling`.
 """
 
 from __future__ import annotations
@@ -30,50 +30,16 @@ def normalize(
     return out
 
 
-def _each(parameter: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """(B,) -> (B, 1, 1, 1) in the images' precision."""
-    return parameter.to(images)[:, None, None, None]
-
-
 def rgb_to_grayscale(images: torch.Tensor, channels: int = 1) -> torch.Tensor:
     """(B, 3, H, W) -> (B, channels, H, W), all of them the luma of ITU-R BT.601."""
     weights = images.new_tensor(LUMA).expand(len(images), channels, 3)
     return torch.bmm(weights, images.flatten(2)).unflatten(2, images.shape[2:])
 
 
-def adjust_brightness(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Multiplies by factor >= 0."""
-    return (images * _each(factor, images)).clamp_(0, 1)
+def adjust_hue(images: torch.Tensor, turns: torch.Tensor) -> None:
+    """Turns the hue of the images themselves by -0.5 to 0.5 turns of the colour circle.
 
-
-def add_brightness(images: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
-    """Adds delta."""
-    return (images + _each(delta, images)).clamp_(0, 1)
-
-
-def adjust_contrast(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Blends with the mean of the image's grayscale; factor 0 is that grey, 1 the image."""
-    return _blend(images, rgb_to_grayscale(images).mean((-3, -2, -1), keepdim=True), factor)
-
-
-def adjust_saturation(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Blends with the image's grayscale; factor 0 is grayscale, 1 the image."""
-    return _blend(images, rgb_to_grayscale(images), factor)
-
-
-def _blend(images: torch.Tensor, other: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    return torch.lerp(other, images, _each(factor, images)).clamp_(0, 1)
-
-
-def adjust_hue(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Turns the hue by factor, in turns of the colour circle, from -0.5 to 0.5."""
-    images = images.clone()
-    _adjust_hue(images, factor)
-    return images
-
-
-def _adjust_hue(images: torch.Tensor, factor: torch.Tensor) -> None:
-    """Writes into the images, and into as few others as it can: on a CPU the time is that of the memory.
+    It writes into the images, and into as few other tensors as it can: on a CPU the time is that of the memory.
 
     With chroma c = max - min, the hue in turns, from -1/2 to 1/2, has the size (1 + (g + b - r - min) / c) / 6 and the
     sign of g - b. At the hue h the channels are min + c * (2 - clamp(|6 h|, 1, 2)) for red, and
@@ -90,7 +56,7 @@ def _adjust_hue(images: torch.Tensor, factor: torch.Tensor) -> None:
     hue = torch.add(green, blue, out=green).sub_(red).sub_(low)
     chroma.mul_(6)
     hue.div_(torch.clamp_min(chroma, _TINY, out=red)).copysign_(side)
-    hue.add_(factor.to(images)[:, None, None])
+    hue.add_(turns.to(images)[:, None, None])
     hue.sub_(torch.round(hue, out=side))
     torch.sub(0.5, torch.abs(hue, out=red).clamp_(1 / 6, 1 / 3), out=red)
     torch.sub(hue, 1 / 6, out=blue).abs_().clamp_(1 / 6, 1 / 3)
@@ -98,7 +64,7 @@ def _adjust_hue(images: torch.Tensor, factor: torch.Tensor) -> None:
     images.mul_(chroma[:, None]).add_(low[:, None])
 
 
-class ColorJitter(NamedTuple):
+class JitterPlan(NamedTuple):
     """What `jitter` does to each image: three linear maps of the colours, and a turn of the hue before, between or
     after them. Contrast, brightness and saturation are linear in the colours, so that each is one product.
 
@@ -114,7 +80,7 @@ class ColorJitter(NamedTuple):
     places: torch.Tensor
 
 
-def color_jitter(factors: torch.Tensor, orders: torch.Tensor, additive: bool = False) -> ColorJitter:
+def plan_jitter(factors: torch.Tensor, orders: torch.Tensor, additive: bool = False) -> JitterPlan:
     """The jitter of given parameters.
 
     Args:
@@ -128,7 +94,7 @@ def color_jitter(factors: torch.Tensor, orders: torch.Tensor, additive: bool = F
     gain = torch.where(added, 1.0, factor)
     colourless = torch.tensor(LUMA, dtype=factors.dtype).expand(3, 3)
     saturation = torch.where(kinds == _SATURATION, 1 - factor, 0.0)[..., None, None]
-    return ColorJitter(
+    return JitterPlan(
         matrices=gain[..., None, None] * torch.eye(3, dtype=factors.dtype) + saturation * colourless,
         offsets=torch.where(added, factor, 0.0),
         pulls=torch.where(kinds == _CONTRAST, 1 - factor, 0.0),
@@ -137,30 +103,33 @@ def color_jitter(factors: torch.Tensor, orders: torch.Tensor, additive: bool = F
     )
 
 
-def jitter(images: torch.Tensor, colors: ColorJitter) -> torch.Tensor:
-    """torchvision's ColorJitter with given parameters, those of `color_jitter`.
+def jitter(images: torch.Tensor, plan: JitterPlan) -> torch.Tensor:
+    """torchvision's ColorJitter with given parameters, as `plan_jitter` prepares them.
 
     Args:
         images: (B, 3, H, W), in the order of their `places`; written to.
     """
-    places, matrices = colors.places.tolist(), colors.matrices.to(images)
-    offsets, pulls = colors.offsets.to(images), colors.pulls.to(images)
-    moved, pulled, first = colors.offsets.any(0).tolist(), colors.pulls.any(0).tolist(), 0
+    places, matrices = plan.places.tolist(), plan.matrices.to(images)
+    offsets, pulls = plan.offsets.to(images), plan.pulls.to(images)
+    moved, pulled, first = plan.offsets.any(0).tolist(), plan.pulls.any(0).tolist(), 0
+    other = torch.empty_like(images)  # the products go to and fro: what is written lies in the cache
     for number in range(4):
         last = bisect.bisect_right(places, number)
         if first < last:
-            _adjust_hue(images[first:last], colors.turns[first:last])
+            adjust_hue(images[first:last], plan.turns[first:last])
         if number == 3:
             return images
-        pixels, offset, first = images.flatten(2), offsets[:, number, None, None], last  # (B, 3, H W)
+        first, offset, matrix = last, offsets[:, number, None, None], matrices[:, number]
+        pixels, result = images.flatten(2), other.flatten(2)  # (B, 3, H W)
         if pulled[number]:
             grey = rgb_to_grayscale(pixels.mean(-1, keepdim=True))  # (B, 1, 1)
             offset = torch.addcmul(offset, pulls[:, number, None, None], grey)
         if pulled[number] or moved[number]:
-            pixels = torch.baddbmm(offset, matrices[:, number], pixels)
+            torch.baddbmm(offset, matrix, pixels, out=result)
         else:
-            pixels = torch.bmm(matrices[:, number], pixels)
-        images = pixels.clamp_(0, 1).view(images.shape)
+            torch.bmm(matrix, pixels, out=result)
+        result.clamp_(0, 1)
+        images, other = other, images
 
 
 def solarize(images: torch.Tensor, threshold: float) -> torch.Tensor:
@@ -228,9 +197,9 @@ def noise(images: torch.Tensor, seeds: torch.Tensor, deviation: torch.Tensor) ->
     """
     position = torch.arange(images[0].numel(), device=images.device)
     bits = _mix(_mix(seeds.to(images.device))[:, None] + position)  # (B, 3 H W)
-    uniform = ((bits >> 20) & 0xFFFFFFFF).double().add_(0.5).mul_(2.0**-31).sub_(1)  # inside (-1, 1)
-    normal = torch.erfinv(uniform).mul_(2**0.5).to(images.dtype).view(images.shape)
-    return normal.mul_(_each(deviation, images)).add_(images).clamp_(0, 1)
+    uniform = ((bits >> 24) & 0x7FFFFF).to(images.dtype).add_(0.5).mul_(2.0**-22).sub_(1)  # inside (-1, 1)
+    normal = torch.erfinv(uniform).mul_(2**0.5).view(images.shape)
+    return normal.mul_(deviation.to(images)[:, None, None, None]).add_(images).clamp_(0, 1)
 
 
 def _mix(bits: torch.Tensor) -> torch.Tensor:

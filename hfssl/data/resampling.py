@@ -49,11 +49,13 @@ def crop_and_resize(
         float32 (B, 3, size, size) in [0, 1].
     """
     if isinstance(images, torch.Tensor) and _whole(images):
+        boxes = boxes.to(images.device, non_blocking=True)
+        mirrored = None if mirrored is None else mirrored.to(images.device, non_blocking=True)
         rows = _resize_matrix(boxes[:, 0], boxes[:, 2], images.shape[-2], size)  # (B, S, H)
         columns = _resize_matrix(boxes[:, 1], boxes[:, 3], images.shape[-1], size, mirrored)  # (B, S, W)
         if images.dtype == torch.uint8:
             rows = rows / 255
-        return multiply(images, rows.to(images.device), columns.to(images.device))
+        return multiply(images, rows, columns)
     views = images[0].new_empty((len(images), 3, size, size), dtype=torch.float32)
     flipped = [False] * len(images) if mirrored is None else mirrored.tolist()
     for view, image, (top, left, height, width), flip in zip(views, images, boxes.tolist(), flipped, strict=True):
@@ -72,34 +74,28 @@ def resize(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return pixels[0] if image.ndim == 3 else pixels
 
 
-def gaussian_blur(images: torch.Tensor, sigma: torch.Tensor, kernel_size: int) -> torch.Tensor:
-    """Blurs with a standard deviation of its own for each image; the border is mirrored.
+def blur(images: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
+    """torchvision's gaussian_blur with a kernel of its own for each image; the border is mirrored.
 
     Args:
         images: float (B, 3, H, W).
-        sigma: (B,) on the CPU, in pixels.
-        kernel_size: odd, where the kernel is cut off; half of it must be less than the image's sides.
+        taps: (B, half + 1) on the CPU, the kernels from their middle outwards; half is less than the images' sides.
     """
-    return blur(images, blur_taps(sigma, kernel_size))
-
-
-def blur_taps(sigma: torch.Tensor, kernel_size: int) -> torch.Tensor:
-    """(B, kernel_size // 2 + 1): the kernels of `gaussian_blur` from their middle outwards, float32."""
-    taps = torch.exp(-0.5 * (torch.arange(kernel_size // 2 + 1) / sigma.double()[:, None]) ** 2)
-    return (taps / (2 * taps.sum(1, keepdim=True) - taps[:, :1])).float()
-
-
-def blur(images: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
-    """`gaussian_blur` by the kernels of `blur_taps`."""
     sides = images.shape[-2:]
     if _whole(images):
-        return multiply(images, *(_blur_matrix(taps, side).to(images) for side in sides))
+        return multiply(images, *(_blur_matrix(taps.to(images), side) for side in sides))
     blurred = torch.empty_like(images)
     for image, kernel, result in zip(images, taps, blurred, strict=True):
         used = int((kernel > _NEGLIGIBLE).sum())
         bands = {side: _blur_bands(kernel[:used].to(images), side) for side in {*sides}}
         _multiply_bands(image, bands[sides[0]], bands[sides[1]], result)
     return blurred
+
+
+def gaussian_taps(sigma: torch.Tensor, kernel_size: int) -> torch.Tensor:
+    """(B, kernel_size // 2 + 1) float32: Gaussian kernels of an odd size for `blur`; sigma (B,) in pixels."""
+    taps = torch.exp(-0.5 * (torch.arange(kernel_size // 2 + 1) / sigma.double()[:, None]) ** 2)
+    return (taps / (2 * taps.sum(1, keepdim=True) - taps[:, :1])).float()
 
 
 def _whole(images: torch.Tensor) -> bool:
@@ -144,10 +140,10 @@ def _resize_matrix(
 ) -> torch.Tensor:
     """(B, size, extent): the weights by which the pixels of a row make the resized crop [start, start + length)."""
     scale = length.float()[:, None] / size  # (B, 1)
-    index = torch.arange(size) + 0.5  # (S,)
+    index = torch.arange(size, device=start.device) + 0.5  # (S,)
     if mirrored is not None:
         index = torch.where(mirrored[:, None], size - index, index)
-    pixel = torch.arange(extent) + 0.5 - start[:, None]  # (B, extent), from the crop's edge on
+    pixel = torch.arange(extent, device=start.device) + 0.5 - start[:, None]  # (B, extent), from the crop's edge on
     weights = _triangle(pixel[:, None], (index * scale)[..., None], scale[..., None])
     weights *= ((pixel > 0) & (pixel < length[:, None]))[:, None]
     return weights.div_(weights.sum(-1, keepdim=True))
@@ -183,7 +179,8 @@ def _blur_matrix(taps: torch.Tensor, side: int) -> torch.Tensor:
     """(B, side, side): the blur of a row whose ends are mirrored; taps (B, half + 1) from the centre outwards."""
     beyond = taps.shape[1]
     taps = F.pad(taps, (0, 1))
-    row, column = torch.arange(side)[:, None], torch.arange(side)
+    column = torch.arange(side, device=taps.device)
+    row = column[:, None]
     # the pixel itself, and what stands for it before the first and behind the last pixel
     distances = [(row - column).abs(), row + column, 2 * (side - 1) - row - column]
     distances[1][:, 0] = distances[2][:, -1] = beyond  # the pixels at the ends are not mirrored

@@ -113,6 +113,17 @@ def test_views_are_written_where_they_are_wanted():
     assert torch.equal(returned, both[:, 1]) and (both[:, 0] == -9).all()
 
 
+def test_the_layout_of_the_images_does_not_matter():
+    images = (pictures(6, 24) * 255).byte()
+    last = images.contiguous(memory_format=torch.channels_last)
+    for size in (24, 70):
+        for names in (["color_jitter"], list(OPERATIONS)):
+            augmentation = Augmentation(size, augmentations=names, color_probability=1.0)
+            for count in (1, 6):
+                one, other = (augmentation(x[:count], torch.Generator().manual_seed(0)) for x in (images, last))
+                torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+
+
 def test_images_of_various_sizes():
     sizes = [(20, 31), (64, 48), (7, 90), (33, 33)]
     images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for size in sizes]

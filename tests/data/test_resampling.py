@@ -10,9 +10,16 @@ from hfssl.data import resampling
 BOXES = [[0, 0, 33, 33], [3, 4, 10, 20], [0, 0, 1, 1], [30, 30, 3, 3], [5, 0, 28, 33], [2, 2, 7, 7]]
 
 
+@pytest.fixture(params=["bands", "whole"])
+def way(request, monkeypatch):
+    """Large images by bands, or by whole matrices as on a GPU."""
+    if request.param == "whole":
+        monkeypatch.setattr(resampling, "_WHOLE", 10**6)
+
+
 @pytest.mark.parametrize(("side", "stacked"), [(33, True), (33, False), (99, True)])
 @pytest.mark.parametrize("size", [8, 32, 40, 100])
-def test_crop(size, side, stacked):
+def test_crop(size, side, stacked, way):
     images, boxes = (pictures(size=side) * 255).byte(), torch.tensor(BOXES) * (side // 33)
     mirrored = torch.tensor([False, True, True, False, False, True])
     given = images if stacked else list(images)
@@ -31,13 +38,13 @@ def test_crop(size, side, stacked):
 
 @pytest.mark.parametrize("side", [33, 70, 161])
 @pytest.mark.parametrize("kernel", [3, 7, 23])
-def test_blur(kernel, side):
+def test_blur(kernel, side, way):
     images, sigma = pictures(size=side)[..., :-3, :], torch.tensor([0.1, 0.5, 0.8, 1.0, 1.5, 2.0])
 
     def theirs(image, sigma):
         return tv.gaussian_blur(image, [kernel, kernel], [sigma, sigma])
 
-    assert_each(resampling.gaussian_blur(images, sigma, kernel), theirs, images, sigma, tolerance=3e-6)
+    assert_each(resampling.blur(images, resampling.gaussian_taps(sigma, kernel)), theirs, images, sigma, tolerance=3e-6)
 
 
 def test_a_blur_wider_than_half_the_image():
@@ -46,6 +53,6 @@ def test_a_blur_wider_than_half_the_image():
     def theirs(image, sigma):
         return tv.gaussian_blur(image, [23, 23], [sigma, sigma])
 
-    assert_each(resampling.gaussian_blur(images, sigma, 23), theirs, images, sigma, tolerance=3e-6)
+    assert_each(resampling.blur(images, resampling.gaussian_taps(sigma, 23)), theirs, images, sigma, tolerance=3e-6)
     small = images[..., :12]
-    assert_each(resampling.gaussian_blur(small, sigma, 23), theirs, small, sigma, tolerance=3e-6)
+    assert_each(resampling.blur(small, resampling.gaussian_taps(sigma, 23)), theirs, small, sigma, tolerance=3e-6)

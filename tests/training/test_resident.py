@@ -1,6 +1,7 @@
 """Images on the training device: the same training as with workers, and a resume to the bit."""
 
 import json
+import runpy
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hfssl.data.augmentation import Augmentation
 from hfssl.data.collators import MultiCropCollator, TwoViewCollator
 from hfssl.data.images import ImageDataset, ResidentImages
 from hfssl.models import SimCLRConfig, SimCLRForPreTraining
+from hfssl.programs import recipe
 from hfssl.training import PretrainingArguments, PretrainingTrainer, run
 
 
@@ -55,6 +57,16 @@ def test_resident_images_train_as_loaded_ones_do_and_resume_to_the_bit(tmp_path,
     assert record(tmp_path / "resident") == record(tmp_path / "loaded") and len(record(tmp_path / "loaded")) == 4
     weights = loaded.model.state_dict()
     assert all(torch.equal(value, weights[key]) for key, value in resumed.model.state_dict().items())
+
+
+def test_the_recipe_with_resident_images_is_the_same_run(tmp_path, caplog):
+    main = runpy.run_path(str(recipe("simclr")))["main"].__wrapped__
+    flags = ["--config", "recipes/smoke/simclr.yaml", "--max_steps", "2", "--save_strategy", "no"]
+    flags += ["--output_dir", str(tmp_path), "--use_cpu", "true", "--per_device_train_batch_size", "8"]
+    main([*flags, "--resident", "true", "--dataloader_num_workers", "2"])
+    caplog.set_level("INFO")
+    main(flags)
+    assert "is finished already" in caplog.text
 
 
 class Agreement(nn.Module):
