@@ -91,10 +91,25 @@ def tokenizer_compare(context: typer.Context) -> None:
 @app.command(context_settings=PASSES_ON)
 def probe(context: typer.Context) -> None:
     """What an encoder learned, frozen: hfssl probe MODEL --dataset builtin:digits (kNN and linear, with anchors)."""
-    arguments = list(context.args)
-    if arguments and not arguments[0].startswith("-"):
-        arguments.insert(0, "--model")
-    _run_program("eval/run_probe.py", arguments)
+    _run_on_model("eval/run_probe.py", context.args)
+
+
+@app.command(context_settings=PASSES_ON)
+def perplexity(context: typer.Context) -> None:
+    """How well a GPT or BERT knows a text: hfssl perplexity MODEL --eval_text_path TEXT (bits a byte, accuracy)."""
+    _run_on_model("eval/run_language.py", context.args)
+
+
+@app.command(context_settings=PASSES_ON)
+def glue(context: typer.Context) -> None:
+    """Fine-tune on GLUE: hfssl glue MODEL --tasks all --data_dir DATA --out OUT (scores, intervals, a submission)."""
+    _run_on_model("eval/run_glue.py", context.args)
+
+
+@app.command(context_settings=PASSES_ON)
+def superglue(context: typer.Context) -> None:
+    """Fine-tune on SuperGLUE: hfssl superglue MODEL --tasks all --data_dir DATA --out OUT."""
+    _run_on_model("eval/run_superglue.py", context.args)
 
 
 @app.command()
@@ -159,6 +174,25 @@ def validate_submission(
 
 
 @app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="A folder that hfssl glue or superglue wrote.")],
+    second: Annotated[str, typer.Argument(help="Another one of the same suite.")],
+    data_dir: Annotated[
+        str | None, typer.Option("--data_dir", "--data-dir", help="The tasks' data; by default where the first had it.")
+    ] = None,
+) -> None:
+    """Do two models differ? A paired permutation test on each task of two results, with Holm's correction."""
+    from rich.console import Console
+
+    from hfssl.finetuning.comparison import compare_folders, comparison_table
+
+    names, found = compare_folders(first, second, data_dir)
+    Console().print(comparison_table(names, found))
+    for one in found:
+        print(one.sentence(*names))
+
+
+@app.command()
 def leaderboard(
     results: Annotated[list[str] | None, typer.Argument(help="Results: JSON files, or folders that hold them.")] = None,
 ) -> None:
@@ -206,6 +240,12 @@ def env() -> None:
 
     for name, value in describe_environment().items():
         print(f"{name:18} {value}")
+
+
+def _run_on_model(path: str, arguments: list[str]) -> None:
+    """A program whose first argument may be the model itself."""
+    named = bool(arguments) and not arguments[0].startswith("-")
+    _run_program(path, ["--model", *arguments] if named else list(arguments))
 
 
 def _run_program(path: str, arguments: list[str]) -> None:

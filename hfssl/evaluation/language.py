@@ -8,13 +8,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader, Dataset
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from hfssl.data.masking import IGNORED
+from hfssl.errors import InputError
+from hfssl.models.modeling_lm import TRAINING_CLASSES
+from hfssl.tokenization import load_tokenizer
 
 
 @dataclass
@@ -32,6 +37,32 @@ class LanguageScore:
     def bits_per_byte(self, tokens_per_byte: float) -> float:
         """The loss in bits a byte of text: comparable between tokenizers."""
         return self.loss / math.log(2) * tokens_per_byte
+
+
+def load_language_model(name: str):
+    """A language model and its tokenizer, from a folder or a Hub id, and whether it is a masked one.
+
+    One that hfssl trains comes as its training class, which never holds all logits (`hfssl.models.modeling_lm`).
+
+    Raises:
+        InputError: there is none, or it is neither causal nor masked.
+    """
+    tokenizer = load_tokenizer(name)
+    name = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        architecture = (config.architectures or [""])[0]
+        masked = architecture.endswith("ForMaskedLM")
+        if not masked and not architecture.endswith("LMHeadModel") and not architecture.endswith("ForCausalLM"):
+            raise InputError(f"{name} is no language model but a {architecture or config.model_type}")
+        ours = [one for one in TRAINING_CLASSES if one.stock.__name__ == architecture]
+        loader = ours[0] if ours else AutoModelForMaskedLM if masked else AutoModelForCausalLM
+        model = loader.from_pretrained(name, use_safetensors=True)
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot load a language model from {name}: {str(error).splitlines()[0]}") from None
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer, masked
 
 
 @torch.no_grad()

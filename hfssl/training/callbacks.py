@@ -146,7 +146,7 @@ class UnigramDiagnosis(TrainerCallback):
         """`blocks` is the training data, `after` the step from which the loss is looked at, or later in a warm-up."""
         self._blocks, self._after, self._looked = blocks, after, False
 
-    def on_log(self, args, state, control, logs=None, model=None, **kwargs):
+    def on_log(self, args, state, control, logs=None, model=None, processing_class=None, **kwargs):
         first = max(self._after, 2 * args.get_warmup_steps(state.max_steps))
         if self._looked or not state.is_world_process_zero or "loss" not in logs or state.global_step < first:
             return
@@ -159,10 +159,18 @@ class UnigramDiagnosis(TrainerCallback):
             logger.warning(
                 "After %d steps the loss, %.3f, is still that of the unigram, %.3f: the model knows how frequent each "
                 "token is and no more. The batch is %d blocks, %s tokens; the learning rate %.3g, at most %.3g; "
-                "duplicate documents %.1f %%. A higher --learning_rate or a smaller batch with more steps may help.",
+                "duplicate documents %.1f %%%s. A higher --learning_rate or a smaller batch with more steps may help.",
                 state.global_step, logs["loss"], entropy, batch, f"{batch * self._blocks.block_size:,}",
                 logs.get("learning_rate", highest), highest, 100 * corpus.duplicate_share(),
+                "" if processing_class is None else f", lines {100 * duplicate_lines(corpus, processing_class):.1f} %",
             )  # fmt: skip
+
+
+def duplicate_lines(corpus, tokenizer, limit: int = 2**20) -> float:
+    """The share of the lines of a corpus' first `limit` tokens that say the same as an earlier one; blank ones aside."""
+    lines = [line.strip() for line in tokenizer.decode(corpus.read(0, min(limit, len(corpus)))).splitlines()]
+    lines = [line for line in lines if line]
+    return 1 - len(set(lines)) / max(1, len(lines))
 
 
 class Samples(TrainerCallback):

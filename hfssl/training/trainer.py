@@ -292,7 +292,8 @@ class PretrainingTrainer(SavingTrainer):
         began, self._evaluating = time.perf_counter(), True
         state = random_state()  # a loader draws from it when it begins, which would move training's dropout
         try:
-            evaluate = self._evaluate_language if hasattr(self.model, "score") else super().evaluate
+            # `score` is no sign of a language model: GPT-2's classifier has a head of that name.
+            evaluate = super().evaluate if self._weighs_means else self._evaluate_language
             metrics = evaluate(*args, **kwargs)
         finally:
             set_random_state(state)

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 import torch
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
@@ -15,6 +17,7 @@ from transformers import (
     ModernBertConfig,
 )
 
+from hfssl.models import modeling_lm
 from hfssl.models.modeling_lm import IGNORED, language_model, linear_cross_entropy, positions_within
 
 VOCABULARY, LENGTH = 37, 12
@@ -98,6 +101,66 @@ def test_the_chunked_loss_equals_torch_s(seed, bias, chunk_size):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("targets", ["all", "some", "none"])
+def test_the_mean_loss_equals_torch_s_to_1e_6(seed, targets):
+    """Float32, logits of the size that a model's have, random shapes over a tile's edge, also without any target."""
+    generator = torch.Generator().manual_seed(seed)
+    rows, width, vocabulary = (
+        int(torch.randint(low, high, (), generator=generator)) for low, high in ((1, 60), (1, 50), (2, 5000))
+    )
+    hidden = torch.randn(rows, width, generator=generator)
+    weight = torch.randn(vocabulary, width, generator=generator) / width**0.5
+    bias = torch.randn(vocabulary, generator=generator) if seed % 2 else None
+    labels = torch.randint(0, vocabulary, (rows,), generator=generator)
+    if targets != "all":
+        labels[torch.rand(rows, generator=generator) < (0.7 if targets == "some" else 2.0)] = IGNORED
+    count = max(1, int((labels != IGNORED).sum()))
+    results = []
+    for function in (
+        lambda h, w, b: torch.nn.functional.cross_entropy(
+            torch.nn.functional.linear(h, w, b), labels, reduction="sum", ignore_index=IGNORED
+        ),
+        lambda h, w, b: linear_cross_entropy(h, w, b, labels, 1 + seed),
+    ):
+        inputs = [None if tensor is None else tensor.clone().requires_grad_() for tensor in (hidden, weight, bias)]
+        loss = function(*inputs) / count
+        loss.backward()
+        results.append([loss.detach(), *(tensor.grad for tensor in inputs if tensor is not None)])
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+class Largest(TorchDispatchMode):
+    """Watches every operation, forward and backward: the most elements that one of its results has."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        result = function(*arguments, **keywords or {})
+        for tensor in pytree.tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.untyped_storage().nbytes() // tensor.element_size())
+        return result
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_no_tensor_of_tokens_times_vocabulary_exists(kind, monkeypatch):
+    monkeypatch.setattr(modeling_lm, "_CPU_LOGITS", 2**16)  # floats at one time
+    vocabulary, rows = 4096, 32  # 384 tokens: 1.6 million logits
+    found = {}
+    for name, model in zip(("ours", "stock"), models(kind, vocab_size=vocabulary), strict=True):
+        inputs = batch(kind, rows=rows, share=1.0)
+        with Largest() as largest:
+            model(**inputs).loss.backward()
+        found[name] = largest.elements
+    assert found["stock"] >= rows * (LENGTH - 1) * vocabulary, "what the watch would see"
+    weights = max(weight.numel() for weight in model.parameters())
+    assert found["ours"] <= max(2**16, weights), "one chunk of logits, or a gradient"
+
+
 def test_the_chunked_gradient_in_float64():
     hidden = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
@@ -124,6 +187,17 @@ def test_loss_and_gradients_equal_the_stock_model_s(kind):
     expected = stock(**inputs).loss
     expected.backward()
     torch.testing.assert_close(ours(**inputs).loss, expected, rtol=1e-6, atol=1e-6)
+    assert largest_difference(ours, stock) < 1e-6
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_the_same_in_training_where_activations_are_fused(kind):
+    """The nets have no dropout."""
+    ours, stock = (model.train() for model in models(kind))
+    losses = [model(**batch(kind)).loss for model in (ours, stock)]
+    for loss in losses:
+        loss.backward()
+    torch.testing.assert_close(*losses, rtol=1e-6, atol=1e-6)
     assert largest_difference(ours, stock) < 1e-6
 
 

@@ -79,13 +79,13 @@ from tests.training.test_resume import KillAt, assert_stopped_twice_equals_whole
 
 torch.set_num_threads(1)
 for kind in ("gpt", "bert"):
-    for accumulation, workers in ((1, 0), (2, 2)):
+    for dropout, accumulation, workers in ((0.1, 1, 0), (0.1, 4, 2), (0.0, 4, 0)):
         # The signal reaches the second process alone; both save and leave.
-        folder = Path(sys.argv[1], f"{kind}{accumulation}")
+        folder = Path(sys.argv[1], f"{kind}{dropout}{accumulation}")
         assert_stopped_twice_equals_whole(
-            kind, folder, (5, 14), signalled=os.environ["RANK"] == "1",
+            kind, folder, (5, 14), signalled=os.environ["RANK"] == "1", dropout=dropout,
             gradient_accumulation_steps=accumulation, dataloader_num_workers=workers,
-            per_device_train_batch_size=2 // accumulation,
+            per_device_train_batch_size=2 if accumulation == 1 else 1,
         )
         assert dist.get_world_size() == 2
 try:  # the next part of this one is for one process

@@ -1,0 +1,109 @@
+"""What `hfssl glue` and `hfssl superglue` are told: which model on which tasks, and how it is fine-tuned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hfssl.errors import InputError, nearest
+from hfssl.finetuning.recipes import find_recipe
+
+SELECTIONS, PRECISIONS, SAVED, WNLI = ("best", "last"), ("auto", "bf16", "fp32"), ("best", "all", "none"), (
+    "trained", "majority",
+)  # fmt: skip
+
+
+@dataclass
+class SuiteArguments:
+    """Which model, tasks and data; how often; what is written."""
+
+    model: str = field(
+        metadata={"help": "A folder or Hub id that from_pretrained takes, or builtin-demo, -cbow, -bilstm."}
+    )
+    out: str = field(metadata={"help": "The folder for results, predictions, models, the report and the submission."})
+    tasks: str = field(default="all", metadata={"help": "all, or names with commas: cola,rte."})
+    data_dir: str = field(
+        default="hub", metadata={"help": "hub, a folder with the tasks, another Hub id, or builtin:toyglue."}
+    )
+    seeds: int | None = field(default=None, metadata={"help": "How many seeds: by default 5 on a GPU, 1 on a CPU."})
+    search: bool = field(default=False, metadata={"help": "Try the recipe's published grid on the first seed."})
+    mnli_start: bool = field(
+        default=True, metadata={"help": "RTE, MRPC, STS-B and CB start from the MNLI model where there is one."}
+    )
+    mnli_model: str | None = field(
+        default=None, metadata={"help": "A saved MNLI task folder to start those tasks from (for SuperGLUE)."}
+    )
+    wnli: str = field(default="trained", metadata={"help": "WNLI's predictions: trained, or majority of train."})
+    save_models: str = field(
+        default="best", metadata={"help": "Keep of each task the best model on dev, all of them, or none."}
+    )
+    contamination: str | None = field(
+        default=None, metadata={"help": "The pretraining text: count the dev rows whose word 13-grams are in it."}
+    )
+    diagnostic: str | None = field(
+        default=None, metadata={"help": "A diagnostic-full.tsv with labels and tags, for AX by phenomenon."}
+    )
+
+    def __post_init__(self):
+        _one_of("save_models", self.save_models, SAVED)
+        _one_of("wnli", self.wnli, WNLI)
+        if self.seeds is not None and self.seeds < 1:
+            raise InputError(f"--seeds must be at least 1, not {self.seeds}")
+
+
+@dataclass
+class LoopArguments:
+    """How a model is fine-tuned. What is not given is the recipe's, task by task (hfssl/finetuning/recipes.py)."""
+
+    recipe: str = field(default="auto", metadata={"help": "auto, roberta, bert or scratch."})
+    epochs: float | None = field(default=None, metadata={"help": "Passes over the training data."})
+    max_steps: int = field(default=-1, metadata={"help": "Updates, instead of epochs; -1: by epochs."})
+    batch_size: int | None = field(default=None, metadata={"help": "Examples of an update."})
+    learning_rate: float | None = field(default=None, metadata={"help": "The highest one."})
+    warmup: float | None = field(default=None, metadata={"help": "Share of the updates in which it rises."})
+    weight_decay: float | None = field(default=None, metadata={"help": "Not of biases and norms."})
+    gradient_accumulation_steps: int = field(default=1, metadata={"help": "Parts of a batch, for little memory."})
+    max_length: int = field(default=512, metadata={"help": "Tokens of a row; the model's positions if fewer."})
+    freeze_encoder: bool = field(default=False, metadata={"help": "Train the head alone."})
+    new_head: bool = field(
+        default=False, metadata={"help": "Put a new head where the checkpoint's own does not fit the task."}
+    )
+    selection: str = field(default="best", metadata={"help": "Report the best epoch on dev, or the last one."})
+    precision: str = field(default="auto", metadata={"help": "bf16, fp32, or auto: bf16 on a GPU that has it."})
+    torch_compile: bool = field(default=False, metadata={"help": "Compile the model, for batches of few shapes (GPU)."})
+    torch_compile_mode: str = field(
+        default="default", metadata={"help": "Of torch.compile: default, reduce-overhead (CUDA graphs), max-autotune."}
+    )
+    pad_to_multiple_of: int | None = field(
+        default=None, metadata={"help": "Widths are multiples of it; by default 8 on a GPU and 1 on a CPU."}
+    )
+    bucket_batches: int = field(
+        default=64, metadata={"help": "Batches whose rows are sorted by length together; 0: none are."}
+    )
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run the code beside a model on the Hub."})
+
+    def __post_init__(self):
+        find_recipe(self.recipe, "")  # refuses a name that is none
+        _one_of("selection", self.selection, SELECTIONS)
+        _one_of("precision", self.precision, PRECISIONS)
+        for name in ("epochs", "batch_size", "learning_rate", "gradient_accumulation_steps", "pad_to_multiple_of"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise InputError(f"--{name} must be positive, not {value}")
+        if self.max_length < 8:
+            raise InputError(f"--max_length must be at least 8 tokens, not {self.max_length}")
+        if self.batch_size is not None and self.batch_size % self.gradient_accumulation_steps:
+            raise InputError(
+                f"--gradient_accumulation_steps {self.gradient_accumulation_steps} does not divide the batch of "
+                f"{self.batch_size}"
+            )
+
+    @property
+    def changes(self) -> dict[str, float | None]:
+        """What was given of a recipe's settings."""
+        names = ("epochs", "batch_size", "learning_rate", "warmup", "weight_decay")
+        return {name: getattr(self, name) for name in names}
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"--{name} {value!r} is not one of {', '.join(choices)}{nearest(value, choices)}")

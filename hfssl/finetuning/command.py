@@ -1,0 +1,72 @@
+"""What the programs eval/run_glue.py and eval/run_superglue.py do, from arguments to the printed table."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from rich.console import Console
+
+from hfssl.data.sources import TextArguments, Texts, load_texts
+from hfssl.evaluation.contamination import Overlap, find_overlap
+from hfssl.evaluation.diagnostic import load_diagnostic, scores_by_tag
+from hfssl.evaluation.leaderboard import result_table
+from hfssl.evaluation.results import ModelResult
+from hfssl.evaluation.submission import LIMITS, Submission
+from hfssl.finetuning.arguments import LoopArguments, SuiteArguments
+from hfssl.finetuning.outcome import TaskRuns, collect, make_result, write_outcome
+from hfssl.finetuning.report import write_report
+from hfssl.finetuning.suite import Suite
+
+logger = logging.getLogger(__name__)
+
+REPORT = "report.html"
+
+
+def run_suite(name: str, args: SuiteArguments, loop: LoopArguments) -> ModelResult:
+    """Runs a suite, writes everything into ``args.out`` and prints the table."""
+    suite = Suite(name, args, loop)
+    corpus = None  # opened before the work: a wrong path is said now
+    if args.contamination is not None:
+        corpus = load_texts(TextArguments(args.contamination, eval_fraction=0.0))
+    runs = suite.run()
+    tasks = collect(suite, runs)
+    result = make_result(suite, tasks)
+    submission = write_outcome(suite, tasks, result)
+    overlaps = None if corpus is None else _overlaps(corpus, tasks)
+    write_report(suite.out / REPORT, result, tasks, _phenomena(suite, tasks), overlaps, suite.args.contamination or "")
+    Console().print(result_table(result))
+    for line in _said(suite, result, submission):
+        logger.info("%s", line)
+    return result
+
+
+def _phenomena(suite: Suite, tasks: dict[str, TaskRuns]) -> list[dict[str, str | int | float]]:
+    """AX by phenomenon, where the labelled file was given."""
+    if suite.args.diagnostic is None or "ax" not in tasks:
+        return []
+    data, tags = load_diagnostic(suite.args.diagnostic)
+    return scores_by_tag(data, tags, tasks["ax"].predictions["test"][tasks["ax"].best])
+
+
+def _overlaps(corpus: Texts, tasks: dict[str, TaskRuns]) -> dict[str, Overlap]:
+    """By ``task split``, the dev rows that stand in the pretraining text."""
+    splits = {
+        f"{name} {split}": one.splits[split]
+        for name, one in tasks.items() if one.is_scored
+        for split in one.task.scored_splits
+    }  # fmt: skip
+    return find_overlap(corpus, splits, progress=sys.stderr.isatty())
+
+
+def _said(suite: Suite, result: ModelResult, submission: Submission) -> list[str]:
+    lines = [f"Wrote {suite.out / f'{suite.suite}_dev.json'}, {suite.out / REPORT}, {submission.path}"]
+    if submission.missing:
+        names = ", ".join(line.partition(":")[0] for line in submission.missing)
+        lines.append(f"the submission is incomplete; its INCOMPLETE.txt says why: {names}")
+    lines += list(result.notes)
+    if not result.synthetic:
+        lines.append(f"`hfssl leaderboard {suite.out}` shows it among published results")
+    if submission.is_complete and not result.synthetic:
+        lines.append(LIMITS)
+    return lines

@@ -1,0 +1,98 @@
+"""`hfssl compare A B`: two results on the same dev rows, task by task, with a paired test and Holm's correction."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from hfssl.errors import InputError
+from hfssl.evaluation.results import ModelResult, find_results
+from hfssl.evaluation.significance import LEVEL, PERMUTATIONS, Comparison, compare
+from hfssl.evaluation.task_data import SplitData, load_split
+from hfssl.evaluation.tasks import Task, suite_tasks
+from hfssl.finetuning.outcome import FORMAT
+
+
+def compare_folders(
+    first: str | Path, second: str | Path, data_dir: str | None = None, permutations: int = PERMUTATIONS
+) -> tuple[tuple[str, str], list[Comparison]]:
+    """Compares what `hfssl glue` or `hfssl superglue` wrote into two folders, on every task that both have.
+
+    Args:
+        data_dir: where the data is, by default where the first run had it.
+
+    Returns:
+        What to call the two, and a comparison for each task.
+
+    Raises:
+        InputError: no result, no task in common, or other dev rows in one than in the other.
+    """
+    folders = (Path(first), Path(second))
+    results = [_only_result(folder) for folder in folders]
+    if results[0].suite != results[1].suite:
+        raise InputError(f"{first} is {results[0].suite}, {second} is {results[1].suite}")
+    known = suite_tasks(results[0].suite)
+    shared = [name for name in known if name in results[0].tasks and name in results[1].tasks]
+    tasks = {}
+    for name in shared:
+        one, other = (_read_predictions(folder, known[name]) for folder in folders)
+        source = data_dir or results[0].tasks[name].settings.get("data_dir", "hub")
+        splits = {split: load_split(known[name], split, source) for split in known[name].scored_splits}
+        if any(data.labels is None and data.answers is None for data in splits.values()):
+            continue  # AX, labelled by a file that the run was given
+        _check_same(known[name], splits, {str(folders[0]): one, str(folders[1]): other})
+        tasks[known[name].title] = (known[name], splits, one["predictions"], other["predictions"])
+    if not tasks:
+        raise InputError(f"{first} and {second} have no scored task in common")
+    names = tuple(result.model for result in results)
+    if names[0] == names[1]:
+        names = (str(first), str(second))
+    return names, compare(tasks, permutations)
+
+
+def _only_result(folder: Path) -> ModelResult:
+    if not folder.is_dir():
+        raise InputError(f"no such folder: {str(folder)!r}; hfssl compare takes what hfssl glue wrote with --out")
+    found = [result for result in find_results([folder]) if result.part == "dev"]
+    if len(found) != 1:
+        raise InputError(f"{folder} holds {len(found)} dev results, not one")
+    return found[0]
+
+
+def _read_predictions(folder: Path, task: Task) -> dict[str, Any]:
+    path = folder / "predictions" / f"{task.name}.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the dev predictions {path}: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("task") != task.key:
+        raise InputError(f"{path} holds no dev predictions of {task.title}")
+    return content
+
+
+def _check_same(task: Task, splits: dict[str, SplitData], given: dict[str, dict[str, Any]]) -> None:
+    for split, data in splits.items():
+        for folder, content in given.items():
+            if content["data"].get(split) != data.fingerprint():
+                raise InputError(f"{folder} was scored on other rows of {task.title} {split} than {data.source} has")
+
+
+def comparison_table(names: tuple[str, str], found: list[Comparison]) -> Table:
+    """The comparisons as a table of rich, and each in words below it."""
+    table = Table(title=f"{escape(names[0])} less {escape(names[1])}", title_justify="left", caption_justify="left")
+    for name in ("task", "difference", "p", "p (Holm)", "verdict"):
+        table.add_column(name, justify="left" if name in ("task", "verdict") else "right")
+    for one in found:
+        better = "not distinguishable"
+        if one.distinguishable:
+            better = f"{escape(names[0] if one.difference > 0 else names[1])} is better"
+        table.add_row(one.task, f"{one.difference:+.1f}", f"{one.p:.4f}", f"{one.corrected_p:.4f}", better)
+    table.caption = (
+        f"Points of 100, means over seeds; paired permutation test over rows; {LEVEL:g} after Holm's correction for "
+        f"{len(found)} task{'s' * (len(found) > 1)}"
+    )
+    return table

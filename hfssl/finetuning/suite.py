@@ -1,0 +1,252 @@
+"""`hfssl glue` and `hfssl superglue`: every job of a suite through the ledger, then the results.
+
+    OUT/ledger.jsonl       a line for each job that is done
+    OUT/jobs/NAME/         its predictions (logits by split)
+    OUT/models/TASK/       the best model on dev, as from_pretrained takes it
+    OUT/glue_dev.json      the result, which `hfssl leaderboard OUT` shows
+    OUT/predictions/       dev predictions of each seed, which `hfssl compare` reads
+    OUT/submission.zip     for the server; OUT/report.html
+
+The same command again does what is missing; a job that was killed is done anew, and no other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hfssl.data.toyglue import TOYGLUE, toy_texts
+from hfssl.errors import InputError
+from hfssl.evaluation.diagnostic import load_diagnostic
+from hfssl.evaluation.task_data import SplitData, load_split, load_task
+from hfssl.evaluation.tasks import Task, select_tasks, suite_tasks
+from hfssl.finetuning.arguments import LoopArguments, SuiteArguments
+from hfssl.finetuning.builtin_models import BASELINES, BUILTIN, make_builtin
+from hfssl.finetuning.encoding import TaskEncoder
+from hfssl.finetuning.heads import choose_head
+from hfssl.finetuning.loop import check_parts, fine_tune
+from hfssl.finetuning.plan import Job, make_job, trained_tasks
+from hfssl.finetuning.recipes import Settings, find_recipe
+from hfssl.finetuning.saved_models import SavedModels
+from hfssl.finetuning.sources import Source, open_source
+from hfssl.training.ledger import Ledger
+
+logger = logging.getLogger(__name__)
+
+Run = tuple[Job, dict[str, Any]]  # a job and its record
+
+
+class Suite:
+    """What is run, once it is known to be sound: the model, the data of every task, the heads.
+
+    Raises:
+        InputError: on all that would fail later: an unknown task, missing data, no model, a head that does not fit.
+
+    Attributes:
+        tasks: those asked for, diagnostic sets too; `trained` have a model of their own.
+        data: by task, its splits by name.
+    """
+
+    def __init__(self, suite: str, args: SuiteArguments, loop: LoopArguments):
+        self.suite, self.args, self.loop = suite, args, loop
+        self.out = Path(args.out).expanduser()
+        self.tasks = select_tasks(suite, args.tasks)
+        self.trained = trained_tasks(suite, self.tasks, args.wnli)
+        _check_folder(self.out, suite)
+        self.seeds = args.seeds or (5 if torch.cuda.is_available() else 1)
+        self.data = self._load_data()
+        self.source = self._open_model()
+        self.recipe_name, self.recipe = find_recipe(loop.recipe, self.source.config.model_type, self.source.pretrained)
+        self.encoder = self._encoder(self.source)
+        for task in self.trained:
+            choose_head(self.source, task, loop.new_head)
+            check_parts(task, self.recipe.settings(task, **loop.changes).batch_size, loop.gradient_accumulation_steps)
+        self.mnli = self._given_mnli()
+        self.ledger = Ledger(self.out / "ledger.jsonl", {"suite": suite})
+        self.models = SavedModels(self.out / "models", args.save_models)
+        self._planned: dict[str, list[str]] = {}  # names of jobs by task
+
+    def _load_data(self) -> dict[str, dict[str, SplitData]]:
+        source, data = self.args.data_dir, {}
+        everything = self.args.tasks.strip() == "all"
+        for task in self.tasks:
+            if not task.is_diagnostic:
+                data[task.name] = load_task(task, source)
+        for task in suite_tasks(self.suite).values():
+            if not task.is_diagnostic or task.model_of not in data:
+                continue
+            if task.name == "ax" and self.args.diagnostic:
+                data[task.name] = {"test": load_diagnostic(self.args.diagnostic)[0]}
+                continue
+            found = load_split(task, "test", source, required=task in self.tasks and not everything)
+            if found is not None:
+                data[task.name] = {"test": found}
+        return data
+
+    def _open_model(self) -> Source:
+        name, made = self.args.model, None
+        if name in BUILTIN:
+            made = make_builtin(name, self._training_texts(), self.out / name)
+        return open_source(name, self.loop.trust_remote_code, made)
+
+    def _training_texts(self):
+        """What the tokenizer of a builtin model is trained on: never dev or test."""
+        if self.args.data_dir == TOYGLUE:
+            return toy_texts()
+        trains = [splits["train"] for splits in self.data.values() if "train" in splits]
+        return (text for train in trains for column in train.texts for text in column)
+
+    def _encoder(self, source: Source) -> TaskEncoder:
+        return TaskEncoder(source.tokenizer, min(self.loop.max_length, source.positions), source.takes_types)
+
+    def _given_mnli(self) -> tuple[str, str, str] | None:
+        """``--mnli_model``: its folder, what it is, its fingerprint."""
+        if not (self.args.mnli_model and self.args.mnli_start):
+            return None
+        given = open_source(self.args.mnli_model, self.loop.trust_remote_code)
+        if self._encoder(given).identity != self.encoder.identity:
+            raise InputError(f"{self.args.mnli_model} has another tokenizer than {self.args.model}")
+        return given.path, f"mnli ({self.args.mnli_model})", given.fingerprint
+
+    def run(self) -> dict[str, list[Run]]:
+        """Runs what is missing; returns for each trained task its runs, one a seed."""
+        gc.collect()
+        gc.freeze()  # Trainer collects garbage at each beginning; what is loaded by now need not be looked through
+        names = {task.name for task in self.trained}
+        waits = "mnli" in names and self.mnli is None
+        later = [task for task in self.trained if self._starts_from_mnli(task) and waits]
+        first = [task for task in self.trained if task not in later]
+        runs = self._run_tasks(first, {task.name: self._start(task) for task in first})
+        if later:
+            job, record = best_run(runs["mnli"])
+            folder = self.models.find(job.name)
+            if folder is None:
+                raise InputError(
+                    f"the MNLI model of {job.name} is gone from {self.models.folder}, and other tasks start from it; "
+                    "give --mnli_start false or another --out"
+                )
+            start = (str(folder), f"mnli (seed {job.seed}, score {100 * record['score']:.1f} on dev)", job.name)
+            runs |= self._run_tasks(later, {task.name: start for task in later})
+        self.models.finish({name: best_run(found)[0].name for name, found in runs.items()}, self._planned)
+        return {task.name: runs[task.name] for task in self.trained}
+
+    def _starts_from_mnli(self, task: Task) -> bool:
+        """Not a frozen encoder, which MNLI would leave as it is, nor the baselines, which are of a single task."""
+        takes = self.args.mnli_start and not self.loop.freeze_encoder and self.args.model not in BASELINES
+        return takes and task.name in self.recipe.from_mnli
+
+    def _start(self, task: Task) -> tuple[str, str, str]:
+        return self.mnli if self.mnli and self._starts_from_mnli(task) else ("", "", "")
+
+    def _run_tasks(self, tasks: list[Task], starts: dict[str, tuple[str, str, str]]) -> dict[str, list[Run]]:
+        """The grid on the first seed, if it is searched; then the other seeds with the best of it."""
+        chosen: dict[str, tuple[int, Settings]] = {
+            task.name: (0, self.recipe.settings(task, **self.loop.changes)) for task in tasks
+        }
+        if self.args.search:
+            grids = {task.name: self.recipe.trials(task, **self.loop.changes) for task in tasks}
+            jobs = [
+                self._job(task, 0, trial, settings, starts[task.name])
+                for task in tasks for trial, settings in enumerate(grids[task.name])
+            ]  # fmt: skip
+            for name, found in _by_task(jobs, self._execute_all(jobs)).items():
+                job, _ = best_run(found)
+                chosen[name] = job.trial, job.settings
+        jobs = [
+            self._job(task, seed, *chosen[task.name], starts[task.name])
+            for task in tasks for seed in range(self.seeds)
+        ]  # fmt: skip
+        return _by_task(jobs, self._execute_all(jobs))
+
+    def _job(self, task: Task, seed: int, trial: int, settings: Settings, start: tuple[str, str, str]) -> Job:
+        return make_job(task, seed, trial, settings, self.source, self.data[task.name], self.loop, start)
+
+    def _execute_all(self, jobs: list[Job]) -> dict[str, dict[str, Any]]:
+        for job in jobs:
+            self._planned.setdefault(job.task.name, []).append(job.name)
+        ordered = sorted(jobs, key=lambda job: -job.cost)  # the longest first: no machine ends long after the others
+        return self.ledger.run({job.name: job for job in ordered}, self._execute)
+
+    def _execute(self, name: str, job: Job) -> dict[str, Any]:
+        task, data = job.task, self.data[job.task.name]
+        source = self.source
+        if job.start:
+            source = dataclasses.replace(open_source(job.start, self.loop.trust_remote_code), name=job.started_from)
+        head = choose_head(source, task, self.loop.new_head or bool(job.start))
+        diagnostics = {
+            other: splits["test"]
+            for other, splits in self.data.items()
+            if suite_tasks(self.suite)[other].model_of == task.name
+        }
+        label = f"{task.title}, seed {job.seed}" + (f", trial {job.trial}" if job.trial else "")
+        made = fine_tune(
+            source, task, data, self.encoder, head, job.settings, self.loop, job.seed, self.out, diagnostics, label
+        )
+        record = made.record | {"trial": job.trial, "started_from": job.started_from, "task": task.key}
+        _write_logits(self.out / "jobs" / name, made.logits)
+        if self.models.wanted(task.name):
+            earlier = [
+                (other, found["score"])
+                for other, found in self.ledger.results().items()
+                if other in self._planned[task.name]
+            ]
+            self.models.save(made.model, source.tokenizer, name, task, record, earlier)
+        scores = ", ".join(f"{name} {100 * value:.1f}" for name, value in record["scores"].items())
+        logger.info("%s: %s on dev", label, scores)
+        return record
+
+
+def best_run(runs: list[Run]) -> Run:
+    """The one with the best score on dev; of equals the first."""
+    return max(runs, key=lambda run: run[1]["score"])
+
+
+def _by_task(jobs: list[Job], records: dict[str, dict[str, Any]]) -> dict[str, list[Run]]:
+    found: dict[str, list[Run]] = {}
+    for job in jobs:
+        found.setdefault(job.task.name, []).append((job, records[job.name]))
+    return found
+
+
+def _check_folder(out: Path, suite: str) -> None:
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file; give a folder")
+    if not out.exists() or not any(out.iterdir()):
+        return
+    others = [name for name in ("glue", "superglue") if name != suite and (out / f"{name}_dev.json").exists()]
+    if others:
+        raise InputError(f"{out} holds results of {others[0]}; give {suite} another --out")
+    ours = ("ledger.jsonl", "builtin-", ".builtin-")
+    if not any(path.name.startswith(ours) for path in out.iterdir()):
+        raise InputError(f"{out} is not empty and holds no results of hfssl {suite}; give another --out")
+
+
+def _write_logits(folder: Path, logits: dict[str, np.ndarray]) -> None:
+    """The file appears whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    staging = folder / f".predictions.{os.getpid()}.npz"
+    np.savez_compressed(staging, **logits)
+    staging.replace(folder / "predictions.npz")
+
+
+def read_logits(out: Path, name: str) -> dict[str, np.ndarray]:
+    """The logits of a job by split.
+
+    Raises:
+        InputError: they are gone.
+    """
+    path = out / "jobs" / name / "predictions.npz"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {split: file[split] for split in file.files}
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"cannot read {path}: {error}; delete its line in {out / 'ledger.jsonl'} to do that job again"
+        ) from error
