@@ -5,27 +5,30 @@
 
 The text is all of --eval_text_path, or the held-out part of --text_path, as the recipes hold it out. Bits a byte can be
 compared between tokenizers. A masked model is asked for 15 % of the tokens, hidden as in its training;
---pseudo_blocks N hides each token of the first N blocks alone (Salazar et al. 2020), one forward pass a token. Memory is
-that of one batch. The anchor is a model that knows how frequent each token of this very text is, and no more.
+--pseudo_blocks N hides each token of the first N blocks alone (Salazar et al. 2020), one forward pass a token. The
+memory is that of one batch. The anchor is a model that knows how frequent each token of this text is, and no more.
 """
 
 import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
 from transformers.utils.logging import disable_progress_bar
 
 from hfssl.benchmarking import write_json
 from hfssl.config import parse_config
-from hfssl.data.blocks import Blocks, CausalCollator
-from hfssl.data.corpus import build_corpus
+from hfssl.data.blocks import CausalCollator
 from hfssl.data.masking import MaskingCollator
 from hfssl.data.sources import TextArguments, load_texts
 from hfssl.errors import InputError, exits_on_bad_input
-from hfssl.evaluation.language import load_language_model, pseudo_perplexity, score_language, unigram_loss
+from hfssl.evaluation.language import (
+    load_language_model,
+    model_blocks,
+    pseudo_perplexity,
+    score_language,
+    unigram_loss,
+)
 
 
 @dataclass
@@ -50,25 +53,15 @@ def main(argv=None):
     model, tokenizer, masked = load_language_model(args.model)
     if args.pseudo_blocks and not masked:
         raise InputError(f"--pseudo_blocks is for masked models; {args.model} is a {type(model).__name__}")
-    positions = getattr(model.config, "max_position_embeddings", None)
-    size = args.block_size or min(256, positions or 256)
-    if positions is not None and size > positions:
-        raise InputError(f"--block_size {size} is over the {positions} positions of {args.model}")
-    around = ([tokenizer.cls_token_id], [tokenizer.sep_token_id]) if masked else ([], [])
-    end = tokenizer.sep_token_id if masked else tokenizer.eos_token_id
-    if end is None:
-        raise InputError(f"the tokenizer of {args.model} has no token that ends a document")
     with tempfile.TemporaryDirectory() as folder:
-        corpus = build_corpus(load_texts(text, "eval"), tokenizer, Path(folder) / "corpus", end)
-        corpus.check_vocabulary(model.config.vocab_size)
-        blocks = Blocks(corpus, size, *around)
+        blocks = model_blocks(load_texts(text, "eval"), model, tokenizer, masked, args.block_size, folder)
         collator = MaskingCollator(tokenizer, seed=args.seed, positions=True) if masked else CausalCollator()
         score = score_language(model, blocks, collator, args.batch_size, args.limit)
-        counts = corpus.frequencies(model.config.vocab_size)
+        counts = blocks.corpus.frequencies(model.config.vocab_size)
         found = {"tokens": score.tokens, "loss": score.loss, "unigram_loss": unigram_loss(counts, counts)}
         found |= {"perplexity": score.perplexity, "accuracy": score.accuracy}
         if not masked:
-            found["bits_per_byte"] = score.bits_per_byte(corpus.tokens_per_byte)
+            found["bits_per_byte"] = score.bits_per_byte(blocks.corpus.tokens_per_byte)
         if args.pseudo_blocks:
             some = [blocks[index]["input_ids"] for index in range(min(args.pseudo_blocks, len(blocks)))]
             specials = tokenizer.all_special_ids
@@ -78,7 +71,7 @@ def main(argv=None):
         table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else f"{value:.4f}")
     Console().print(table)
     if args.out:
-        write_json(args.out, [found], model=args.model, text=blocks.source, block_size=size, torch=torch.__version__)
+        write_json(args.out, [found], model=args.model, text=blocks.source, block_size=blocks.block_size)
     return found
 
 

@@ -18,7 +18,7 @@ from hfssl.config import build_model, parse_config
 from hfssl.data.augmentation import Augmentation, AugmentationArguments
 from hfssl.data.collators import TwoViewCollator
 from hfssl.data.frames import FrameArguments, FramePairCollator, load_frames
-from hfssl.data.images import ImageArguments, load_images
+from hfssl.data.images import ImageArguments, ResidentArguments, ResidentImages, load_images
 from hfssl.data.patch_colors import PatchArguments, PatchColorCollator
 from hfssl.errors import InputError, exits_on_bad_input
 from hfssl.models import CPCConfig, CPCForPreTraining
@@ -29,8 +29,9 @@ logger = logging.getLogger("hfssl.pretrain_cpc")
 
 @exits_on_bad_input
 def main(argv=None):
-    config, images, frames, augmentation, patches, args = parse_config(
+    config, images, place, frames, augmentation, patches, args = parse_config(
         ImageArguments,
+        ResidentArguments,
         FrameArguments,
         AugmentationArguments,
         PatchArguments,
@@ -42,6 +43,8 @@ def main(argv=None):
         raise InputError("--frame_path gives pairs of frames, which image CPC does not take: --model.objective pairs")
     if config.objective == "pairs" and patches.patch_color_drop:
         raise InputError("--patch_color_drop is for the patches of image CPC: leave it out or --model.objective image")
+    if frames.frame_path and place.resident:
+        raise InputError("--resident is for single images; frames are read as they are needed")
     views = Augmentation(config.image_size, config.image_mean, config.image_std, **vars(augmentation))
     if frames.frame_path:
         train = load_frames(frames.frame_path, frames.max_gap)
@@ -55,7 +58,10 @@ def main(argv=None):
             label_column=images.label_column,
             skip_corrupt=images.skip_corrupt_images,
         )
-        collator = TwoViewCollator(views, seed=args.seed, views=2 if config.objective == "pairs" else 1)
+        if place.resident:
+            train, args.dataloader_num_workers = ResidentImages(train, args.device), 0
+        count, pixels = 2 if config.objective == "pairs" else 1, getattr(train, "pixels", None)
+        collator = TwoViewCollator(views, seed=args.seed, views=count, resident=pixels)
         if config.objective == "image":
             collator = PatchColorCollator(collator, config.grid_size, patches.patch_color_drop, args.seed)
 

@@ -54,7 +54,11 @@ class PatchColorCollator:
         indices = np.array([item["index"] for item in items])
         epochs = np.array([item.get("epoch", 0) for item in items])
         side, channels = self.grid_size, []
-        for view in range(batch["pixel_values"].shape[1]):
+        for view in range(len(self.views.augmentations)):
             draws = uniform(self.seed, epochs, indices, 2 * side * side, _STREAM + view).reshape(-1, 2, side, side)
             channels.append(np.where(draws[:, 0] < self.probability, (3 * draws[:, 1]).astype(np.int64), -1))
         return batch | {"patch_channels": torch.from_numpy(np.stack(channels, 1))}
+
+    def on_device(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Makes the views of resident images (`TwoViewCollator.on_device`)."""
+        return self.views.on_device(batch) | {"patch_channels": batch["patch_channels"]}

@@ -16,6 +16,8 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader, Dataset
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
+from hfssl.data.blocks import Blocks
+from hfssl.data.corpus import build_corpus
 from hfssl.data.masking import IGNORED
 from hfssl.errors import InputError
 from hfssl.models.modeling_lm import TRAINING_CLASSES
@@ -63,6 +65,29 @@ def load_language_model(name: str):
     except (OSError, ValueError) as error:
         raise InputError(f"cannot load a language model from {name}: {str(error).splitlines()[0]}") from None
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer, masked
+
+
+def model_blocks(texts, model, tokenizer, masked: bool, block_size: int | None, folder: str) -> Blocks:
+    """A text in blocks as a model was trained on: a masked one between [CLS] and [SEP].
+
+    Args:
+        block_size: by default 256, or the model's positions if they are fewer.
+        folder: for the tokens.
+
+    Raises:
+        InputError: a block is longer than the model's positions, or the tokenizer is not the model's.
+    """
+    positions = getattr(model.config, "max_position_embeddings", None) or math.inf
+    size = block_size or int(min(256, positions))
+    if size > positions:
+        raise InputError(f"--block_size {size} is over the {positions} positions of the model")
+    around = ([tokenizer.cls_token_id], [tokenizer.sep_token_id]) if masked else ([], [])
+    end = tokenizer.sep_token_id if masked else tokenizer.eos_token_id
+    if end is None:
+        raise InputError("the model's tokenizer has no token that ends a document")
+    corpus = build_corpus(texts, tokenizer, Path(folder) / "corpus", end)
+    corpus.check_vocabulary(model.config.vocab_size)
+    return Blocks(corpus, size, *around)
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from transformers import (
     AutoModel,
     AutoModelForImageClassification,
     AutoModelForPreTraining,
+    AutoModelForSequenceClassification,
     PreTrainedConfig,
     PreTrainedModel,
 )
@@ -18,7 +19,9 @@ from transformers import (
 from .backbone import BackboneConfig, BackboneError
 from .contrastive import NTXentLoss, cpc_loss, nt_xent
 from .modeling_cpc import CPCConfig, CPCForImageClassification, CPCForPreTraining, CPCModel
+from .modeling_sentence import SentenceConfig, SentenceForSequenceClassification, SentenceModel
 from .modeling_simclr import SimCLRConfig, SimCLRForImageClassification, SimCLRForPreTraining, SimCLRModel
+from .modeling_span import SpanConfig, SpanForSequenceClassification
 
 
 class Method(NamedTuple):
@@ -41,6 +44,15 @@ for _method in METHODS.values():
     AutoModelForPreTraining.register(_method.config, _method.for_pretraining, exist_ok=True)
     AutoModelForImageClassification.register(_method.config, _method.for_classification, exist_ok=True)
 
+# Heads and baselines of fine-tuning: nothing is pretrained with them, so they are no methods.
+for _config, _model in (
+    (SentenceConfig, SentenceForSequenceClassification),
+    (SpanConfig, SpanForSequenceClassification),
+):
+    AutoConfig.register(_config.model_type, _config, exist_ok=True)
+    AutoModelForSequenceClassification.register(_config, _model, exist_ok=True)
+AutoModel.register(SentenceConfig, SentenceModel, exist_ok=True)
+
 __all__ = [
     "METHODS",
     "BackboneConfig",
@@ -51,10 +63,15 @@ __all__ = [
     "CPCModel",
     "Method",
     "NTXentLoss",
+    "SentenceConfig",
+    "SentenceForSequenceClassification",
+    "SentenceModel",
     "SimCLRConfig",
     "SimCLRForImageClassification",
     "SimCLRForPreTraining",
     "SimCLRModel",
+    "SpanConfig",
+    "SpanForSequenceClassification",
     "cpc_loss",
     "nt_xent",
 ]

@@ -33,8 +33,8 @@ from transformers.modeling_outputs import CausalLMOutput, MaskedLMOutput
 
 IGNORED = -100
 # Floats of logits at one time: small enough for a CPU's caches, large enough that a GPU's matrix units stay busy.
-_CPU_LOGITS, _GPU_LOGITS = 2**23, 2**28
-_TILE = 2048  # of the vocabulary at one time, on a CPU
+_CPU_LOGITS, _GPU_LOGITS = 2**24, 2**28
+_TILE = 4096  # of the vocabulary at one time, on a CPU
 
 
 def linear_cross_entropy(
@@ -130,8 +130,8 @@ def _chunk(rows, matrix, added, target, grad_rows, grad_weight, grad_bias) -> to
 def _chunk_in_tiles(logits, rows, matrix, added, target, grad_rows, grad_weight, grad_bias) -> torch.Tensor:
     """As `_chunk`, on a CPU: the vocabulary in tiles, so that what is not a matrix product stays in the cache.
 
-    `logits` is memory for c * V numbers. A tile keeps exp(logits - its maximum). Its share of the softmax is that times one factor a token, known after the
-    last tile, which scales the small matrices (c, D) and never the tile.
+    `logits` is memory for c * V numbers. A tile keeps exp(logits - its maximum). Its share of the softmax is that times
+    one factor a token, known after the last tile, which scales the small matrices (c, D), never the tile.
     """
     used = (target != IGNORED).to(rows.dtype)[:, None]
     own = matrix[target.clamp(min=0)]  # (c, D)

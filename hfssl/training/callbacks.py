@@ -167,8 +167,10 @@ class UnigramDiagnosis(TrainerCallback):
 
 
 def duplicate_lines(corpus, tokenizer, limit: int = 2**20) -> float:
-    """The share of the lines of a corpus' first `limit` tokens that say the same as an earlier one; blank ones aside."""
-    lines = [line.strip() for line in tokenizer.decode(corpus.read(0, min(limit, len(corpus)))).splitlines()]
+    """The share of the lines in a corpus' first `limit` tokens that say the same as an earlier one (no blank ones)."""
+    end = tokenizer.decode(corpus.manifest["end_token_id"])  # a document's last line ends with it
+    text = tokenizer.decode(corpus.read(0, min(limit, len(corpus))))
+    lines = [line.strip() for line in text.replace(end, "\n").splitlines()]
     lines = [line for line in lines if line]
     return 1 - len(set(lines)) / max(1, len(lines))
 

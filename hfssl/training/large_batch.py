@@ -14,7 +14,7 @@ Both are `torch.utils.checkpoint`, along the batch or along the depth: it restor
 works under mixed precision and DistributedDataParallel, which reduces the gradients once.
 
 A model takes part if it has `embed(pixel_values)`, (N, C, H, W) to a tuple of tensors with N rows each, and calls it
-once in `forward`. Any model whose loss compares samples may say how many of them it needs, its `min_batch_size`.
+once in `forward`. Any model whose loss compares samples says how many of them it needs, its `min_batch_size`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 def is_contrastive(model: nn.Module) -> bool:
     """Whether the model's loss compares the samples of a batch with each other."""
-    return hasattr(model, "embed")
+    return getattr(model, "min_batch_size", 1) > 1
 
 
 def prepare_batch(model: nn.Module, args) -> None:
@@ -57,14 +57,13 @@ def prepare_batch(model: nn.Module, args) -> None:
             f"a batch of {together} has nothing to compare with; "
             f"give a --per_device_train_batch_size of {least} or more"
         )
-    if not is_contrastive(model):
-        if args.large_batch != "none":
-            raise InputError(
-                f"--large_batch {args.large_batch} is for models that compare the images of a batch; "
-                f"{type(model).__name__} does not"
-            )
-        return
-    _warn(model, args, together)
+    if is_contrastive(model):
+        _warn(model, args, together)
+    if args.large_batch != "none" and not hasattr(model, "embed"):
+        raise InputError(
+            f"--large_batch {args.large_batch} is for models that compare the embeddings of whole images; "
+            f"{type(model).__name__} does not"
+        )
     if args.large_batch == "chunk":
         _refuse_batchnorm(model)
         model.embed = in_chunks(model, model.embed, args.large_batch_chunk)
@@ -80,7 +79,7 @@ def _warn(model: nn.Module, args, together: int) -> None:
     parts = args.gradient_accumulation_steps
     if parts > 1:
         also = f", with --large_batch {args.large_batch}, too" if args.large_batch != "none" else ""
-        instead = "" if also else " with --large_batch chunk or checkpoint"
+        instead = "" if also or not hasattr(model, "embed") else " with --large_batch chunk or checkpoint"
         logger.warning(
             "--gradient_accumulation_steps %d is no larger contrastive batch%s: each of the %d parts compares its own "
             "%d images. For more negatives give a larger --per_device_train_batch_size%s",

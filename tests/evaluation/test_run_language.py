@@ -100,7 +100,9 @@ def test_bad_input(folder, capsys, style, arguments, message):
 
 
 def test_a_classifier_is_no_language_model(folder, tmp_path, capsys):
-    config = BertConfig(vocab_size=300, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    config = BertConfig(
+        vocab_size=300, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
     BertForSequenceClassification(config).save_pretrained(tmp_path / "bert")
     for file in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / "bert" / file).write_bytes((folder / "bert" / file).read_bytes())

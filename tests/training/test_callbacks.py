@@ -6,10 +6,13 @@ import runpy
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertForMaskedLM
 
+from hfssl.data.corpus import build_corpus
 from hfssl.errors import InputError
 from hfssl.generation import continue_text
 from hfssl.programs import program
-from hfssl.training.callbacks import Samples
+from hfssl.tokenization import train_bpe
+from hfssl.training.callbacks import Samples, duplicate_lines
+from tests.data.test_corpus import Documents
 from tests.training.test_run import tiny_gpt
 
 
@@ -59,7 +62,16 @@ def test_a_run_that_learns_nothing_says_what_may_be_wrong(tmp_path, capsys):
     said = [line for line in capsys.readouterr().err.splitlines() if "is still that of the unigram" in line]
     assert len(said) == 1 and said[0].startswith("After 4 steps the loss, 7.")
     assert "The batch is 8 blocks, 1,024 tokens; the learning rate" in said[0] and "at most 1e-09" in said[0]
-    assert "duplicate documents " in said[0]
+    assert "duplicate documents " in said[0] and "%, lines " in said[0]
+
+
+def test_duplicate_lines(tmp_path):
+    """Of the lines a, b, a, c, a two say what an earlier one said; blank ones do not count."""
+    tokenizer = train_bpe(["a b c"], 300, show_progress=False)
+    texts = Documents(["a\n\n b\na", "c\na "])
+    corpus = build_corpus(texts, tokenizer, tmp_path / "corpus", tokenizer.eos_token_id)
+    assert duplicate_lines(corpus, tokenizer) == pytest.approx(2 / 5)
+    assert duplicate_lines(corpus, tokenizer, limit=3) == 0
 
 
 def test_a_run_that_learns_says_nothing(tmp_path, capsys):

@@ -8,7 +8,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.data import Dataset
 
 from hfssl.errors import InputError
-from hfssl.models import SimCLRConfig, SimCLRForPreTraining
+from hfssl.models import CPCConfig, CPCForPreTraining, SimCLRConfig, SimCLRForPreTraining
 from hfssl.training import PretrainingArguments, PretrainingTrainer
 from hfssl.training.large_batch import prepare_batch, running_statistics_held
 from tests.training.test_run import tiny_gpt
@@ -212,6 +212,10 @@ def test_accumulation_is_no_larger_batch(tmp_path, caplog):
     )
     (both,) = warnings(simclr(), gradient_accumulation_steps=4, large_batch="checkpoint")
     assert "no larger contrastive batch, with --large_batch checkpoint, too: each of the 4" in both
+    (cpc,) = warnings(
+        CPCForPreTraining(CPCConfig(backbone="resnet10t", objective="pairs")), gradient_accumulation_steps=4
+    )
+    assert "each of the 4 parts compares its own 8 images" in cpc and "--large_batch" not in cpc
     assert warnings(tiny_gpt(), gradient_accumulation_steps=4) == []
 
 
@@ -222,7 +226,9 @@ def test_what_is_refused(tmp_path):
         arguments(tmp_path, large_batch="chunks")
     with pytest.raises(InputError, match="--large_batch_chunk must be at least 1, not 0"):
         arguments(tmp_path, large_batch_chunk=0)
-    with pytest.raises(InputError, match="models that compare the images of a batch; GPT2LMHeadModel does not"):
+    with pytest.raises(
+        InputError, match="models that compare the embeddings of whole images; GPT2LMHeadModel does not"
+    ):
         prepare_batch(tiny_gpt(), arguments(tmp_path, large_batch="chunk"))
     with pytest.raises(InputError, match="a batch of 1 has nothing to compare with"):
         view_trainer(tmp_path / "out", simclr(), per_device_train_batch_size=1)

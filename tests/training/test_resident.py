@@ -59,9 +59,10 @@ def test_resident_images_train_as_loaded_ones_do_and_resume_to_the_bit(tmp_path,
     assert all(torch.equal(value, weights[key]) for key, value in resumed.model.state_dict().items())
 
 
-def test_the_recipe_with_resident_images_is_the_same_run(tmp_path, caplog):
-    main = runpy.run_path(str(recipe("simclr")))["main"].__wrapped__
-    flags = ["--config", "recipes/smoke/simclr.yaml", "--max_steps", "2", "--save_strategy", "no"]
+@pytest.mark.parametrize("method", ["simclr", "cpc"])
+def test_the_recipe_with_resident_images_is_the_same_run(tmp_path, caplog, method):
+    main = runpy.run_path(str(recipe(method)))["main"].__wrapped__
+    flags = ["--config", f"recipes/smoke/{method}.yaml", "--max_steps", "2", "--save_strategy", "no"]
     flags += ["--output_dir", str(tmp_path), "--use_cpu", "true", "--per_device_train_batch_size", "8"]
     main([*flags, "--resident", "true", "--dataloader_num_workers", "2"])
     caplog.set_level("INFO")

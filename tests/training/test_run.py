@@ -567,3 +567,13 @@ def test_accumulation_leaves_loss_and_gradient_as_they_are(tmp_path, kind):
         batches = [batch for batch, _ in zip(order, range(8), strict=False)]
         whole = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
         assert float(model.double()(**whole).loss) == pytest.approx(found[0][0], rel=1e-6)
+
+
+def test_a_classifier_whose_head_is_called_score_is_evaluated_as_one(tmp_path):
+    model, collator = model_with_head("gpt classes")
+    trainer = trainer_for(tmp_path, model, per_device_eval_batch_size=8)
+    trainer.data_collator, trainer.eval_dataset = collator, Counting(8)
+    found = trainer.evaluate()
+    with torch.no_grad():
+        expected = float(model.eval()(**collator([trainer.eval_dataset[index] for index in range(8)])).loss)
+    assert found["eval_loss"] == pytest.approx(expected, rel=1e-5) and "eval_perplexity" not in found
