@@ -18,7 +18,7 @@ from transformers import get_scheduler, set_seed
 from hfssl.benchmarking import write_json
 from hfssl.config import build_model, parse_config
 from hfssl.data.augmentation import AugmentationArguments
-from hfssl.data.images import ImageArguments, load_images
+from hfssl.data.images import ImageArguments, ResidentArguments, load_images
 from hfssl.data.sampling import single_threaded_worker
 from hfssl.errors import exits_on_bad_input
 from hfssl.models import SimCLRConfig, SimCLRForPreTraining
@@ -45,8 +45,8 @@ def main(argv=None):
     from lightly.loss import NTXentLoss
     from lightly.models.modules import SimCLRProjectionHead
 
-    config, images, _, args = parse_config(
-        ImageArguments, AugmentationArguments, PretrainingArguments, model=SimCLRConfig, argv=argv
+    config, images, *_, args = parse_config(
+        ImageArguments, ResidentArguments, AugmentationArguments, PretrainingArguments, model=SimCLRConfig, argv=argv
     )
     set_seed(args.seed)
     encoder, criterion = build_model(SimCLRForPreTraining, config).simclr, NTXentLoss(config.logit_temperature)

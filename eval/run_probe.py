@@ -29,9 +29,9 @@ def main(argv=None):
     args, tuning = parse_config(ProbeArguments, FinetuningArguments, argv=argv)
     device = join_processes(args.device)
     encoder, train, tests = open_probe(args)
-    anchors = default_anchors(encoder, train)
+    anchors = default_anchors(encoder, train) if args.anchors else []
     if tuning.supervised_steps:
-        anchors.append(supervised_encoder(encoder, train, tuning, device))
+        anchors.append(supervised_encoder(encoder, train, tuning, device, tuning.supervised_seed))
     result = probe(
         encoder,
         train,

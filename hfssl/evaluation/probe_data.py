@@ -44,6 +44,7 @@ class ProbeArguments:
         default="lbfgs",
         metadata={"help": "The linear probe: lbfgs, logistic regression; sgd, DINOv2's grid.", "choices": list(LINEAR)},
     )
+    anchors: bool = field(default=True, metadata={"help": "Also probe a random init and raw pixels."})
     layers: bool = field(default=False, metadata={"help": "Also probe the features after each layer."})
     distorted: bool = field(default=True, metadata={"help": "Also test on shifted and rotated copies (builtin data)."})
     image_size: int | None = field(default=None, metadata={"help": "Side of the input; by default the model's own."})

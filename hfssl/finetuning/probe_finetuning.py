@@ -44,6 +44,7 @@ class FinetuningArguments:
     supervised_steps: int = field(
         default=0, metadata={"help": "Also train the architecture on all labels for so many steps, as an anchor."}
     )
+    supervised_seed: int = field(default=0, metadata={"help": "Of its weights and the order of the images."})
     supervised_learning_rate: float = field(default=1e-3, metadata={"help": "Of AdamW, for a batch of 256."})
 
     def __post_init__(self):

@@ -1,0 +1,80 @@
+"""What SimCLR and CPC learn on two CPU cores, beside lightly's SimCLR, supervised training, a random init and pixels.
+
+    python benchmarks/vision_quality.py --train_file TRAIN.parquet --test_file TEST.parquet --out out/vision_quality
+
+Each method's own command with recipes/*_tiny_cpu.yaml, once a seed, on one thread each, two at a time; then `hfssl
+probe` on what it saved. The same command again does what is missing. Supervised training and lightly's SimCLR have the
+net, the steps, the batch and the seeds of the SimCLR recipe. An hour on CIFAR-10; needs lightly. The figures are means
+and standard deviations over the seeds.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean, pstdev
+
+from hfssl.benchmarking import print_table, write_json
+from hfssl.config import parse_config
+from hfssl.errors import exits_on_bad_input
+
+ROOT = Path(__file__).resolve().parent.parent
+SIMCLR, CPC = "recipes/simclr_tiny_cpu.yaml", "recipes/cpc_tiny_cpu.yaml"
+PROGRAMS = ("recipes/pretrain_simclr.py", "recipes/pretrain_cpc.py", "benchmarks/simclr_quality.py")
+TRAINING = dict(zip(("simclr", "cpc", "lightly"), zip(PROGRAMS, (SIMCLR, CPC, SIMCLR), strict=True), strict=True))
+
+
+@dataclass
+class QualityArguments:
+    train_file: str = field(metadata={"help": "The training images, such as CIFAR-10's as parquet."})
+    test_file: str = field(metadata={"help": "The test images."})
+    seeds: int = field(default=3, metadata={"help": "Of the pretraining."})
+    steps: int = field(default=1000, metadata={"help": "Of the supervised training; those of the SimCLR recipe."})
+    out: str = field(default="out/vision_quality", metadata={"help": "The folder for all of it."})
+
+
+def probed(method: str, seed: int, args: QualityArguments) -> list[dict]:
+    """The probe's rows of one method and seed, made if they are not there."""
+    out, name = Path(args.out), f"{method}-{seed}"
+    probe, model = [ROOT / "eval/run_probe.py", "--anchors=false", "--seeds=1", f"--out={out}/probe-{name}"], out / name
+    probe += [f"--train_file={args.train_file}", f"--test_file={args.test_file}"]
+    commands = [[*probe, f"--model={model if method in TRAINING else 'pixels'}"]]
+    if method in TRAINING and not (model / "model.safetensors").exists():
+        flags = [f"--image_path={args.train_file}", f"--seed={seed}", f"--output_dir={model}"]
+        commands.insert(0, [ROOT / TRAINING[method][0], "--config", ROOT / TRAINING[method][1], *flags])
+    elif method == "supervised":
+        flags = [f"--supervised_steps={args.steps}", f"--supervised_seed={seed}", "--finetune_batch_size=256"]
+        commands = [[*probe, f"--model=random:{out}/simclr-0", *flags]]
+    if not (out / f"probe-{name}" / "results.json").exists():
+        with open(out / f"{name}.log", "a") as log:
+            for command in commands:
+                environment = os.environ | {"OMP_NUM_THREADS": "1"}
+                subprocess.run([sys.executable, *command], env=environment, stdout=log, stderr=log, check=True)
+    return json.loads((out / f"probe-{name}" / "results.json").read_text())["rows"]
+
+
+@exits_on_bad_input
+def main(argv=None):
+    (args,) = parse_config(QualityArguments, argv=argv)
+    Path(args.out).mkdir(parents=True, exist_ok=True)
+    jobs = [(method, seed) for seed in range(args.seeds) for method in (*TRAINING, "supervised")] + [("pixels", 0)]
+    found = defaultdict(list)
+    with ThreadPoolExecutor(2) as pool:
+        for (method, seed), rows in zip(jobs, pool.map(lambda job: probed(*job, args), jobs), strict=True):
+            for row in rows:
+                if method != "supervised" or row["encoder"].startswith("supervised"):
+                    found[method, row["protocol"], row["labels"]].append(100 * row["accuracy"])
+                elif seed == 0:  # the random init that supervised training is set beside
+                    found["random init", row["protocol"], row["labels"]].append(100 * row["accuracy"])
+    lines = [[*map(str, key), f"{mean(each):.1f}", f"{pstdev(each):.1f}"] for key, each in found.items()]
+    print_table(["", "probe", "labels", "% right", "deviation"], lines, "Frozen features")
+    rows = [{"of": m, "probe": p, "labels": n, "accuracies": each} for (m, p, n), each in found.items()]
+    write_json(f"{args.out}/quality.json", rows, seeds=args.seeds)
+
+
+if __name__ == "__main__":
+    main()
