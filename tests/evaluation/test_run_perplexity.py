@@ -14,7 +14,7 @@ from transformers import (
     GPT2Config,
 )
 
-from eval.run_language import main
+from eval.run_perplexity import main
 from hfssl.evaluation.language import load_language_model
 from hfssl.models.modeling_lm import BertForTraining, GPT2ForTraining, language_model
 from hfssl.tokenization import load_tokenizer, train_bpe

@@ -1,7 +1,7 @@
 """How well does a language model know a text? Perplexity, bits a byte, right answers; pseudo-perplexity.
 
-    python eval/run_language.py --model out/gpt --eval_text_path held_out.txt
-    python eval/run_language.py --model out/bert --text_path corpus.txt --pseudo_blocks 20 --out scores.json
+    python eval/run_perplexity.py --model out/gpt --eval_text_path held_out.txt
+    python eval/run_perplexity.py --model out/bert --text_path corpus.txt --pseudo_blocks 20 --out scores.json
 
 The text is all of --eval_text_path, or the held-out part of --text_path, as the recipes hold it out. Bits a byte can be
 compared between tokenizers. A masked model is asked for 15 % of the tokens, hidden as in its training;
