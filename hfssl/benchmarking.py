@@ -25,6 +25,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from hfssl.errors import InputError
+
 __all__ = [
     "compare",
     "disk_bytes",
@@ -388,10 +390,13 @@ def _commit() -> str:
 def write_json(path: str | Path, rows: Sequence[dict[str, Any]], **about: Any) -> None:
     """Writes {"environment", **about, "rows"}; the file appears whole or not at all."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     staging = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         staging.write_text(json.dumps({"environment": environment(), **about, "rows": list(rows)}, indent=1) + "\n")
         staging.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
-        staging.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            staging.unlink(missing_ok=True)

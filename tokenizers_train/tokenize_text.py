@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hfssl.config import parse_config
-from hfssl.data.corpus import build_corpus
+from hfssl.data.corpus import build_corpus, tokenizer_hash
 from hfssl.data.sources import TextArguments, load_texts
 from hfssl.errors import InputError, exits_on_bad_input
 from hfssl.tokenization import load_tokenizer, save_tokenizer
@@ -48,8 +48,11 @@ def main(argv=None):
         if corpus is not None:
             counts = corpus.manifest
             print(f"{split}: {counts['tokens']:,} tokens of {counts['documents']:,} documents in {folder / split}")
-    if args.part in (None, 0) and not (folder / "tokenizer").exists():
-        save_tokenizer(tokenizer, str(folder / "tokenizer"))
+    saved = str(folder / "tokenizer")
+    if args.part in (None, 0):
+        there = Path(saved).exists() and tokenizer_hash(load_tokenizer(saved)) == tokenizer_hash(tokenizer)
+        if not there:  # or it is another one, with which the corpora were made before
+            save_tokenizer(tokenizer, saved, overwrite=True)
 
 
 if __name__ == "__main__":

@@ -207,6 +207,8 @@ def build_corpus(
         if _is_made_from(folder, identity):
             return Corpus(folder)
         logger.warning("%s is not of this text, tokenizer and version: building it again", folder)
+    elif folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(f"{folder} is there and is no corpus; give another folder")
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     staging = folder.with_name(f".{folder.name}.{digest}.building")  # shared by those alone who build the same
     try:
@@ -353,11 +355,12 @@ def _join(
     manifest |= {key: sum(shard[key] for shard in shards) for key in ("tokens", "documents", "bytes")}
     manifest |= {"largest": max(shard["largest"] for shard in shards), "shards": shards}
     _write_json(staging / "manifest.json", manifest)
-    for path in [*records, *staging.glob(".*")]:  # hidden: left by a process that was killed
-        path.unlink(missing_ok=True)
     if folder.exists():
         shutil.rmtree(folder)
     staging.rename(folder)
+    # Only now: until here a build that was killed finds its shards. Hidden ones are of a process that was killed.
+    for path in [*(folder / record.name for record in records), *folder.glob(".*")]:
+        path.unlink(missing_ok=True)
     return Corpus(folder)
 
 

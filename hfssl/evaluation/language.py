@@ -34,7 +34,7 @@ class LanguageScore:
 
     @property
     def perplexity(self) -> float:
-        return math.exp(self.loss)
+        return _exp(self.loss)
 
     def bits_per_byte(self, tokens_per_byte: float) -> float:
         """The loss in bits a byte of text: comparable between tokenizers."""
@@ -62,8 +62,9 @@ def load_language_model(name: str):
         model = loader.from_pretrained(name, use_safetensors=True)
     except InputError:
         raise
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot load a language model from {name}: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # safetensors and torch have errors of their own for damaged files and other shapes
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"cannot load a language model from {name}: {reason}") from None
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer, masked
 
 
@@ -173,7 +174,11 @@ def pseudo_perplexity(
             total += torch.nn.functional.cross_entropy(logits, ids[positions], reduction="sum").item()
             count += len(positions)
     model.train(training)
-    return math.exp(total / max(count, 1))
+    return _exp(total / max(count, 1))
+
+
+def _exp(loss: float) -> float:
+    return math.exp(loss) if loss < 700 else math.inf  # of a run that diverged
 
 
 def unigram_loss(train: np.ndarray, held_out: np.ndarray) -> float:

@@ -61,7 +61,7 @@ def linear_cross_entropy(
         logits = _CPU_LOGITS if hidden.device.type == "cpu" else _GPU_LOGITS
         chunk_size = max(16, logits // weight.shape[0])
         chunk_size = math.ceil(len(hidden) / max(1, math.ceil(len(hidden) / chunk_size))) or 1  # of equal size
-    return _LinearCrossEntropy.apply(hidden, weight, bias, targets, chunk_size)
+    return _LinearCrossEntropy.apply(hidden, weight, bias, targets, chunk_size, torch.is_grad_enabled())
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -69,8 +69,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     pass keeps the gradients of `hidden`, `weight` and `bias`, and the logits are never computed twice."""
 
     @staticmethod
-    def forward(ctx: Any, hidden, weight, bias, targets, chunk_size: int) -> torch.Tensor:
-        wanted = ctx.needs_input_grad[:3]
+    def forward(ctx: Any, hidden, weight, bias, targets, chunk_size: int, learns: bool) -> torch.Tensor:
+        wanted = [learns and wanted for wanted in ctx.needs_input_grad[:3]]
         exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         total = torch.zeros((), dtype=exact, device=hidden.device)
         grads = (
@@ -101,7 +101,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             None if grad is None else (grad * grad_output).to(dtype)
             for grad, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         ]
-        return *grads, None, None
+        return *grads, None, None, None
 
 
 def _chunk(rows, matrix, added, target, grad_rows, grad_weight, grad_bias) -> torch.Tensor:
@@ -240,6 +240,7 @@ class _CausalTraining(_Training):
             document_ids: (B, T), which document each token is of. Attention then stays inside a document and positions
                 count from its beginning. transformers derives the mask from positions that begin again.
         """
+        _check_masks(document_ids, kwargs)
         if labels is None:
             return super().forward(input_ids, **self._apart(document_ids), **kwargs)
         hidden, head, targets = self._predicted(input_ids, labels, document_ids, **kwargs)
@@ -257,6 +258,8 @@ class _CausalTraining(_Training):
     def _apart(self, document_ids) -> dict[str, Any]:
         if document_ids is None:
             return {}
+        if self.config._attn_implementation not in ("sdpa", "eager", "flex_attention"):
+            raise NotImplementedError("documents are kept apart by attn_implementation sdpa, eager or flex_attention")
         # With a cache transformers does not look at the positions.
         return {"position_ids": positions_within(document_ids), "use_cache": False}
 
@@ -281,6 +284,7 @@ class _MaskedTraining(_Training):
             masked_positions: (B, M), where the predicted tokens are, as `MaskingCollator` gives them; where a row has
                 fewer than M, any other position. They spare a wait for the device, which would have to count.
         """
+        _check_masks(document_ids, kwargs)
         if labels is None:
             return super().forward(input_ids, **self._apart(document_ids), **kwargs)
         hidden, head, targets = self._predicted(input_ids, labels, document_ids, masked_positions, **kwargs)
@@ -310,6 +314,11 @@ class _MaskedTraining(_Training):
             lowest = torch.finfo(self.dtype).min
             return torch.zeros(same.shape, dtype=self.dtype, device=same.device).masked_fill(~same, lowest)
         raise NotImplementedError("document masks of encoders need attn_implementation sdpa or eager")
+
+
+def _check_masks(document_ids: torch.Tensor | None, arguments: dict[str, Any]) -> None:
+    if document_ids is not None and arguments.get("attention_mask") is not None:
+        raise ValueError("give document_ids or attention_mask: packed blocks are full, and have no padding to mask")
 
 
 def positions_within(document_ids: torch.Tensor) -> torch.Tensor:

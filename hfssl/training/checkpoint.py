@@ -39,7 +39,7 @@ def publish(staging: str | Path, final: str | Path) -> None:
     staging, final = Path(staging), Path(final)
     files = {str(path.relative_to(staging)): _digest(path) for path in _files(staging)}
     (staging / MANIFEST).write_text(json.dumps({"version": 1, "files": files}, indent=1))
-    for path in [*_files(staging), staging]:
+    for path in [*_files(staging), *(path for path in staging.rglob("*") if path.is_dir()), staging]:
         _flush(path)
     aside = final.with_name(f".old-{final.name}")
     if final.exists():  # the same step saved again, by a run that was resumed from an older checkpoint
@@ -135,7 +135,9 @@ def newest(output_dir: str | Path) -> Path | None:
     """The newest checkpoint that verifies; damaged ones are moved to `damaged-checkpoint-N` and said so."""
     for aside in Path(output_dir).glob(".old-checkpoint-*"):  # its step was being saved again when the process died
         final = aside.with_name(aside.name.removeprefix(".old-"))
-        if not final.exists():
+        if final.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
             aside.rename(final)
     for checkpoint in reversed(checkpoints(output_dir)):
         problem = fault(checkpoint)

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from hfssl.data.sampling import OrderedBatches, OrderedDataLoader, single_thread
 from hfssl.errors import InputError
 from hfssl.evaluation.language import score_language, together, unigram_loss
 from hfssl.training.callbacks import Progress, Samples, StopOnSignal, Stopped, UnigramDiagnosis
-from hfssl.training.checkpoint import check_writable, step_of
+from hfssl.training.checkpoint import MANIFEST, check_writable, step_of
 from hfssl.training.large_batch import hold_statistics_in_backward, is_contrastive, prepare_batch
 from hfssl.training.optim import TIMM, build_optimizer, decayed, scaled_learning_rate, schedule_options
 from hfssl.training.random_state import random_state, set_random_state
@@ -154,15 +155,38 @@ class PretrainingTrainer(SavingTrainer):
         )
         return super().create_scheduler(num_training_steps, optimizer)
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """As transformers', which loads both or none: of a checkpoint that lacks one of them the other one counts, and
+        a schedule that is gone goes on at the checkpoint's step."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        folder = Path(checkpoint or "")
+        found = [(folder / name).is_file() for name in ("optimizer.pt", "scheduler.pt")]
+        if checkpoint is None or all(found) or not (any(found) or (folder / MANIFEST).is_file()):
+            return
+        if found[0]:
+            state = torch.load(folder / "optimizer.pt", map_location=self.args.device, weights_only=True)
+            self.optimizer.load_state_dict(state)
+        schedule = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)  # inside accelerate's
+        if found[1]:
+            schedule.load_state_dict(torch.load(folder / "scheduler.pt", weights_only=True))
+        else:
+            schedule.last_epoch = step_of(checkpoint) - 1
+            with warnings.catch_warnings():  # torch's: that no update came before
+                warnings.simplefilter("ignore", UserWarning)
+                schedule.step()
+        for group, rate in zip(self.optimizer.param_groups, schedule.get_last_lr(), strict=True):
+            group["lr"] = rate
+
     def _plan_rest(self, step: int) -> int:
         """The last step of the run, from the samples that are seen; with another global batch the steps are others.
 
         `max_steps` counts steps whatever their size; a number of passes is a number of samples.
         """
         now, before = self.args.global_batch, self._carried["global_batch"]
-        if now == before:
+        if now == before and self._carried["samples"] == self._samples_before(step):
             return self.planned_steps()
-        logger.warning("The global batch was %d samples and is now %d, with the same learning rate", before, now)
+        if now != before:
+            logger.warning("The global batch was %d samples and is now %d, with the same learning rate", before, now)
         if self.args.max_steps <= 0:
             left = self._samples_before(self.planned_steps()) - self._carried["samples"]
             self.args.max_steps = step + max(0, math.ceil(left / now))

@@ -339,6 +339,14 @@ def test_builds_at_once(tmp_path, texts, tokenizer, parts):
     assert not list((tmp_path / "made").glob(".*")), "nothing is left beside the corpora"
 
 
+def test_a_folder_that_is_no_corpus_stays(tmp_path, texts, tokenizer):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="is there and is no corpus; give another folder"):
+        build_corpus(texts, tokenizer, tmp_path / "train", 0)
+    assert (tmp_path / "train" / "thesis.txt").read_text() == "mine"
+
+
 def test_a_corpus_of_another_version_is_refused(tmp_path, texts, tokenizer):
     corpus = build_corpus(texts, tokenizer, tmp_path / "corpus", 0)
     manifest = corpus.manifest | {"version": 1}

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -110,3 +111,17 @@ def test_a_classifier_is_no_language_model(folder, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run(tmp_path, "bert")
     assert "is no language model but a BertForSequenceClassification" in capsys.readouterr().err
+
+
+def test_damaged_weights_and_a_folder_that_cannot_be_written(folder, tmp_path, capsys):
+    shutil.copytree(folder / "gpt2", tmp_path / "gpt2")
+    (tmp_path / "text.txt").write_text(TEXT)
+    weights = tmp_path / "gpt2" / "model.safetensors"
+    flags = ["--model", str(tmp_path / "gpt2"), "--eval_text_path", str(tmp_path / "text.txt")]
+    with pytest.raises(SystemExit) as stopped:
+        main([*flags, "--out", "/proc/nope/scores.json"])
+    assert stopped.value.code == 2 and "cannot write /proc/nope/scores.json" in capsys.readouterr().err
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(SystemExit) as stopped:
+        main(flags)
+    assert stopped.value.code == 2 and "cannot load a language model from" in capsys.readouterr().err

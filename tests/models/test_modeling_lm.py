@@ -132,16 +132,16 @@ def test_the_mean_loss_equals_torch_s_to_1e_6(seed, targets):
 
 
 class Largest(TorchDispatchMode):
-    """Watches every operation, forward and backward: the most elements that one of its results has."""
+    """Watches every operation, forward and backward: the most elements of a result in memory that is not `known`."""
 
-    def __init__(self):
+    def __init__(self, *known):
         super().__init__()
-        self.elements = 0
+        self.elements, self.known = 0, {tensor.data_ptr() for tensor in known}
 
     def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
         result = function(*arguments, **keywords or {})
         for tensor in pytree.tree_leaves(result):
-            if isinstance(tensor, torch.Tensor):
+            if isinstance(tensor, torch.Tensor) and tensor.data_ptr() not in self.known:
                 self.elements = max(self.elements, tensor.untyped_storage().nbytes() // tensor.element_size())
         return result
 
@@ -167,6 +167,13 @@ def test_the_chunked_gradient_in_float64():
     bias = torch.randn(6, dtype=torch.float64, requires_grad=True)
     targets = torch.tensor([0, 5, IGNORED, 2, 2])
     assert torch.autograd.gradcheck(lambda h, w, b: linear_cross_entropy(h, w, b, targets, 2), (hidden, weight, bias))
+
+
+def test_without_gradients_none_are_made():
+    weight = torch.randn(50, 8, requires_grad=True)
+    with torch.no_grad(), Largest(weight) as largest:
+        linear_cross_entropy(torch.randn(2, 8), weight, None, torch.tensor([1, 2]))
+    assert largest.elements < weight.numel()
 
 
 def test_bfloat16_sums_in_float32():
@@ -302,6 +309,17 @@ def test_packed_documents_equal_separate_ones(kind, attention):
     assert float(loss) == pytest.approx(losses / count, rel=1e-5)
     leaking = ours(inputs["input_ids"]).logits
     assert (leaking - packed).abs().max() > 1e-3, "without the mask they would see each other"
+
+
+def test_documents_are_never_mixed_in_silence():
+    for kind in ("gpt2", "bert"):
+        ours, _ = models(kind)
+        inputs = batch(kind) | {"document_ids": torch.zeros(3, LENGTH, dtype=torch.int64)}
+        with pytest.raises(ValueError, match="give document_ids or attention_mask"):
+            ours(**inputs, attention_mask=torch.ones(3, LENGTH))
+        ours.config._attn_implementation = "flash_attention_2"
+        with pytest.raises(NotImplementedError, match="sdpa"):
+            ours(**inputs)
 
 
 def test_gpt2_s_residual_projections_start_smaller():

@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
@@ -232,11 +233,15 @@ def test_another_global_batch_goes_on_at_the_same_sample(tmp_path):
     assert orders[0] == orders[1] and sorted(orders[0]) == list(range(40))
 
 
+@pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize(("first", "second"), [(4, 2), (2, 4)])
-def test_another_global_batch_ends_with_the_same_pass_over_the_data(tmp_path, first, second, caplog):
-    """A pass is 40 samples, so many steps as that takes: twice as many of half the size, half as many of twice."""
+def test_another_global_batch_ends_with_the_same_pass_over_the_data(tmp_path, first, second, again, caplog):
+    """A pass is 40 samples, so many steps as that takes: twice as many of half the size, half as many of twice.
+
+    Also if the second part is stopped and goes on with its own batch.
+    """
     seen = []
-    for batch, callbacks in ((first, [KillAt(4)]), (second, [])):
+    for batch, callbacks in ((first, [KillAt(4)]), *([(second, [KillAt(6)])] if again else []), (second, [])):
         settings = {"max_steps": -1, "num_train_epochs": 1, "per_device_train_batch_size": batch, "resume": True}
         trainer = trainer_for(tmp_path / "out", callbacks=callbacks, **settings)
         trainer.train_dataset = Recording()
@@ -294,13 +299,28 @@ def test_label_smoothing_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
 def test_a_missing_state_is_refused_unless_allowed(tmp_path, name):
-    run(trainer_for(tmp_path / "out"))
+    """What is there counts: a lost schedule goes on at its step, and a lost optimizer begins anew at that rate."""
+    settings = {"lr_scheduler_type": "linear", "warmup_steps": 4, "logging_steps": 1}
+    run(trainer_for(tmp_path / "whole", max_steps=20, **settings))
+    with pytest.raises(SystemExit):
+        run(trainer_for(tmp_path / "out", callbacks=[KillAt(11)], max_steps=20, **settings))
+    done = step_of(newest(tmp_path / "out"))
     (newest(tmp_path / "out") / name).unlink()
-    with pytest.raises(InputError, match=r"checkpoint-12 has no .*--allow_partial_resume"):
-        run(trainer_for(tmp_path / "out", max_steps=14, resume=True))
-    trainer = trainer_for(tmp_path / "out", max_steps=14, resume=True, allow_partial_resume=True)
+    with pytest.raises(InputError, match=rf"checkpoint-{done} has no .*--allow_partial_resume"):
+        run(trainer_for(tmp_path / "out", max_steps=20, resume=True, **settings))
+    trainer = trainer_for(tmp_path / "out", max_steps=20, resume=True, allow_partial_resume=True, **settings)
     run(trainer)
-    assert trainer.state.global_step == 14
+    rates = [
+        [
+            entry["learning_rate"]
+            for entry in json.loads((tmp_path / out / "log_history.json").read_text())
+            if "loss" in entry
+        ]
+        for out in ("whole", "out")
+    ]
+    assert rates[0] == pytest.approx(rates[1]) and len(rates[0]) == 20
+    updates = {int(state["step"]) for state in trainer.optimizer.state_dict()["state"].values()}
+    assert updates == {20 - done if name == "optimizer.pt" else 20}
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_is_not_begun_anew_in_silence(tmp_path):
@@ -577,3 +597,19 @@ def test_a_classifier_whose_head_is_called_score_is_evaluated_as_one(tmp_path):
     with torch.no_grad():
         expected = float(model.eval()(**collator([trainer.eval_dataset[index] for index in range(8)])).loss)
     assert found["eval_loss"] == pytest.approx(expected, rel=1e-5) and "eval_perplexity" not in found
+
+
+@pytest.mark.parametrize("kind", ["ours gpt", "ours bert"])
+def test_every_checkpoint_folder_is_a_model(tmp_path, kind):
+    model, collator = model_with_head(kind)
+    trainer = trainer_for(tmp_path, model, save_steps=6)
+    trainer.data_collator, trainer.eval_dataset = collator, None
+    run(trainer)
+    auto = AutoModelForCausalLM if kind == "ours gpt" else AutoModelForMaskedLM
+    found = [
+        auto.from_pretrained(folder) for folder in (tmp_path / "checkpoint-6", tmp_path / "checkpoint-12", tmp_path)
+    ]
+    assert all(type(each) is model.stock for each in found)
+    states = [each.state_dict() for each in found]
+    assert all(torch.equal(states[1][name], states[2][name]) for name in states[2])
+    assert not all(torch.equal(states[0][name], states[2][name]) for name in states[2])
