@@ -51,7 +51,9 @@ class Corpus:
         try:
             self.manifest = json.loads((self.folder / "manifest.json").read_text())
             shards, dtype = self.manifest["shards"], np.dtype(self.manifest["dtype"])
-            if self.manifest["version"] != VERSION:
+            numbers = [self.manifest[name] for name in ("tokens", "bytes", "largest")]
+            numbers += [shard[name] for shard in shards for name in ("tokens", "documents")]
+            if self.manifest["version"] != VERSION or min(numbers) < 0:
                 raise ValueError
         except (OSError, ValueError, KeyError, TypeError):
             raise InputError(f"{folder} holds no corpus of this version; make it again") from None

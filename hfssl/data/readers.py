@@ -216,7 +216,18 @@ def _parquet_rows(path: Path, column: str) -> Iterator[str]:
 
 
 def content_hash(path: Path) -> str:
-    """A hash of a file's bytes; of a file over 1 GiB, of 256 evenly spaced MiB and its time of change."""
+    """A hash of a file's bytes; of a file over 1 GiB, of 256 evenly spaced MiB and its time of change.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        return _content_hash(path)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _content_hash(path: Path) -> str:
     digest = hashlib.blake2b(digest_size=16)
     status = path.stat()
     with path.open("rb") as file:

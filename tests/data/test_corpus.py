@@ -349,10 +349,11 @@ def test_a_folder_that_is_no_corpus_stays(tmp_path, texts, tokenizer):
 
 def test_a_corpus_of_another_version_is_refused(tmp_path, texts, tokenizer):
     corpus = build_corpus(texts, tokenizer, tmp_path / "corpus", 0)
-    manifest = corpus.manifest | {"version": 1}
-    (tmp_path / "corpus" / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match="no corpus of this version"):
-        Corpus(tmp_path / "corpus")
+    without = {key: value for key, value in corpus.manifest.items() if key != "largest"}
+    for manifest in (corpus.manifest | {"version": 1}, without, corpus.manifest | {"shards": [{"documents": 1}]}):
+        (tmp_path / "corpus" / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(InputError, match="no corpus of this version"):
+            Corpus(tmp_path / "corpus")
 
 
 def test_llama_learns_its_end_of_text_token(tokenizer):
