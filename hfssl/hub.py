@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,11 @@ def write_model_card(
     ]
     if rows:
         parts += ["## Figures", "| figure | value |\n|---|---|\n" + "\n".join(f"| {n} | {v} |" for n, v in rows)]
+    for prompt, text in run.get("samples", {}).items():
+        heading = (
+            [] if "## Samples" in parts else ["## Samples", "Of the last look at fixed prompts; | ends the prompt."]
+        )
+        parts += [*heading, textwrap.indent(f"{prompt}|{text}", "    ", lambda line: True)]  # as it is, not as Markdown
     parts += ["## Limits", *(notes or ["Not evaluated beyond the figures above."])]
     card = ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
     card.save(folder / "README.md")

@@ -113,13 +113,14 @@ def difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> st
 
 
 def _facts(trainer) -> dict[str, Any]:
-    """What the card says besides: the data in words, the repository if the model is pushed, a digest of the weights in
-    memory, the seconds of training over all parts of the run, and the hardware of the last part.
+    """What the card says besides: the data in words, the last samples, the repository if the model is pushed, a digest
+    of the weights in memory, the seconds of training over all parts of the run, and the hardware of the last part.
     """
     args = trainer.args
     name = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else f"{os.cpu_count()} CPU cores"
     return {
         "dataset": str(getattr(trainer.train_dataset, "source", "")),
+        "samples": next((each["samples"] for each in reversed(trainer.state.log_history) if "samples" in each), {}),
         "repository": trainer.hub_model_id if args.push_to_hub else None,
         # FSDP and DeepSpeed may hold a part of each weight.
         "weights": None if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled else weights_digest(trainer.model),

@@ -37,6 +37,13 @@ def test_samples_every_so_often_and_the_training_is_the_same(tmp_path, capsys):
         assert text == continue_text(model, tokenizer, prompt, max_new_tokens=40, seed=42)[0]
         assert f"step 12: {prompt}|{text}" in said
 
+    card = (folder / "README.md").read_text()
+    for prompt, text in samples[-1]["samples"].items():
+        assert f"    {prompt}|{text}".replace("\n", "\n    ") in card
+    assert (
+        card.count("## Samples") == 1 and "## Samples" not in (tmp_path / "without" / "out" / "README.md").read_text()
+    )
+
     def losses(entries):
         return [(entry["step"], entry["loss"]) for entry in entries if "loss" in entry]
 
