@@ -4,7 +4,7 @@
     python eval/run_perplexity.py --model out/bert --text_path corpus.txt --pseudo_blocks 20 --out scores.json
 
 The text is all of --eval_text_path, or the held-out part of --text_path, as the recipes hold it out. Bits a byte can be
-compared between tokenizers. A masked model is asked for 15 % of the tokens, hidden as in its training;
+compared between tokenizers. A masked model is asked for 15 % of the tokens, hidden as BERT's are by default;
 --pseudo_blocks N hides each token of the first N blocks alone (Salazar et al. 2020), one forward pass a token. The
 memory is that of one batch. The anchor is a model that knows how frequent each token of this text is, and no more.
 """

@@ -12,19 +12,16 @@ from hfssl.evaluation.encoders import load_encoder
 from hfssl.evaluation.features import extract_features
 from hfssl.export import export_encoder
 from hfssl.models import CPCConfig, CPCForPreTraining, SimCLRConfig, SimCLRForPreTraining
+from tests.without_hfssl import REFUSE_HFSSL
 
 RESNET = {"backbone": "resnet10t", "backbone_kwargs": {"channels": [8, 8, 16, 16], "stem_width": 8}, "image_size": 32}
 VIT = {
     "backbone": "vit_tiny_patch16_224", "backbone_kwargs": {"depth": 2, "embed_dim": 24, "num_heads": 3},
     "image_size": 32, "image_mean": [0.4] * 3, "image_std": [0.2] * 3,
 }  # fmt: skip
-ALONE = """
-import sys
-class NoHfssl:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "hfssl":
-            raise ModuleNotFoundError("hfssl is not installed here")
-sys.meta_path.insert(0, NoHfssl())
+ALONE = (
+    REFUSE_HFSSL
+    + """
 import timm, torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, TimmWrapperModel
@@ -40,6 +37,7 @@ save_file({name: part.contiguous() for name, part in results.items()}, "results.
 settings = timm.data.resolve_model_data_config(by_timm)
 assert settings["mean"] == [0.4] * 3 and settings["input_size"][-1] == 32 and settings["crop_pct"] == 1.0, settings
 """
+)
 
 
 def saved(folder, config, model=SimCLRForPreTraining):

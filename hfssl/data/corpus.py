@@ -209,7 +209,7 @@ def build_corpus(
         if _is_made_from(folder, identity):
             return Corpus(folder)
         logger.warning("%s is not of this text, tokenizer and version: building it again", folder)
-    elif folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    elif _is_foreign(folder):
         raise InputError(f"{folder} is there and is no corpus; give another folder")
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     staging = folder.with_name(f".{folder.name}.{digest}.building")  # shared by those alone who build the same
@@ -231,6 +231,12 @@ def build_corpus(
             raise InputError(f"cannot write the corpus {folder}: {error.strerror or error}") from error
     shutil.rmtree(staging, ignore_errors=True)
     return Corpus(folder)  # another process built the same at the same time and was first
+
+
+def _is_foreign(folder: Path) -> bool:
+    """Whether there is something that is no corpus. Looks for the manifest last: one may be made at this moment."""
+    occupied = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
+    return occupied and not (folder / "manifest.json").exists()
 
 
 @contextlib.contextmanager
@@ -357,8 +363,10 @@ def _join(
     manifest |= {key: sum(shard[key] for shard in shards) for key in ("tokens", "documents", "bytes")}
     manifest |= {"largest": max(shard["largest"] for shard in shards), "shards": shards}
     _write_json(staging / "manifest.json", manifest)
-    if folder.exists():
-        shutil.rmtree(folder)
+    if folder.exists():  # aside first: at no moment does another process see a part of a corpus
+        aside = staging.with_suffix(".old")
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(folder.rename(aside))
     staging.rename(folder)
     # Only now: until here a build that was killed finds its shards. Hidden ones are of a process that was killed.
     for path in [*(folder / record.name for record in records), *folder.glob(".*")]:

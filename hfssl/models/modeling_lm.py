@@ -259,7 +259,7 @@ class _CausalTraining(_Training):
         if document_ids is None:
             return {}
         if self.config._attn_implementation not in ("sdpa", "eager", "flex_attention"):
-            raise NotImplementedError("documents are kept apart by attn_implementation sdpa, eager or flex_attention")
+            raise ValueError("attn_implementation must be sdpa, eager or flex_attention to keep documents apart")
         # With a cache transformers does not look at the positions.
         return {"position_ids": positions_within(document_ids), "use_cache": False}
 
@@ -313,7 +313,7 @@ class _MaskedTraining(_Training):
         if self.config._attn_implementation == "eager":
             lowest = torch.finfo(self.dtype).min
             return torch.zeros(same.shape, dtype=self.dtype, device=same.device).masked_fill(~same, lowest)
-        raise NotImplementedError("document masks of encoders need attn_implementation sdpa or eager")
+        raise ValueError("attn_implementation must be sdpa or eager to keep documents apart in an encoder")
 
 
 def _check_masks(document_ids: torch.Tensor | None, arguments: dict[str, Any]) -> None:

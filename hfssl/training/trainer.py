@@ -24,7 +24,7 @@ from hfssl.data.sampling import OrderedBatches, OrderedDataLoader, single_thread
 from hfssl.errors import InputError
 from hfssl.evaluation.language import score_language, together, unigram_loss
 from hfssl.training.callbacks import Progress, Samples, StopOnSignal, Stopped, UnigramDiagnosis
-from hfssl.training.checkpoint import MANIFEST, check_writable, step_of
+from hfssl.training.checkpoint import check_writable, missing_state, step_of
 from hfssl.training.large_batch import hold_statistics_in_backward, is_contrastive, prepare_batch
 from hfssl.training.optim import TIMM, build_optimizer, decayed, scaled_learning_rate, schedule_options
 from hfssl.training.random_state import random_state, set_random_state
@@ -159,16 +159,15 @@ class PretrainingTrainer(SavingTrainer):
         """As transformers', which loads both or none: of a checkpoint that lacks one of them the other one counts, and
         a schedule that is gone goes on at the checkpoint's step."""
         super()._load_optimizer_and_scheduler(checkpoint)
-        folder = Path(checkpoint or "")
-        found = [(folder / name).is_file() for name in ("optimizer.pt", "scheduler.pt")]
-        if checkpoint is None or all(found) or not (any(found) or (folder / MANIFEST).is_file()):
+        gone = set(missing_state(checkpoint)) & {"optimizer", "scheduler"} if checkpoint else set()
+        if not gone:
             return
-        if found[0]:
-            state = torch.load(folder / "optimizer.pt", map_location=self.args.device, weights_only=True)
-            self.optimizer.load_state_dict(state)
+        optimizer = Path(checkpoint, "optimizer.pt")
+        if optimizer.is_file():
+            self.optimizer.load_state_dict(torch.load(optimizer, map_location=self.args.device, weights_only=True))
         schedule = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)  # inside accelerate's
-        if found[1]:
-            schedule.load_state_dict(torch.load(folder / "scheduler.pt", weights_only=True))
+        if "scheduler" not in gone:
+            schedule.load_state_dict(torch.load(Path(checkpoint, "scheduler.pt"), weights_only=True))
         else:
             schedule.last_epoch = step_of(checkpoint) - 1
             with warnings.catch_warnings():  # torch's: that no update came before

@@ -14,6 +14,7 @@ from hfssl.finetuning.builtin_models import make_builtin
 from hfssl.finetuning.heads import choose_head, load_model, save_task_model
 from hfssl.finetuning.sources import open_source
 from hfssl.models import SpanForSequenceClassification
+from tests.without_hfssl import REFUSE_HFSSL
 
 FAIRSEQ = ("contradiction", "neutral", "entailment")  # the order of RoBERTa's and BART's ported MNLI heads
 
@@ -112,15 +113,9 @@ def test_a_new_head_is_drawn_by_the_seed_also_over_one_of_the_same_shape(mnli_ch
     assert torch.equal(load_model(plain, rte, choose_head(plain, rte), 1).classifier.weight, first)
 
 
-ALONE = """
-import sys
-
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "hfssl":
-            raise ModuleNotFoundError("No module named 'hfssl'", name="hfssl")
-
-sys.meta_path.insert(0, Refuse())
+ALONE = (
+    REFUSE_HFSSL
+    + """
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
@@ -135,6 +130,7 @@ classify = pipeline("text-classification", model=out + "/rte", tokenizer=AutoTok
 results["label"] = classify({"text": "The dog saw a cat.", "text_pair": "A dog saw a cat."})["label"]
 torch.save(results, out + "/results.pt")
 """
+)
 
 
 def test_saved_task_directories_load_without_hfssl(bert_folder, gpt_folder, tmp_path, toy):

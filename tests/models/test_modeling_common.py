@@ -10,6 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, AutoModelForPreTraining
 
 from hfssl.models import METHODS
+from tests.without_hfssl import REFUSE_HFSSL
 
 SMALL = {
     "backbone": "resnet10t",
@@ -25,15 +26,9 @@ SWIN = {
     "image_size": 224,
 }
 
-ALONE = """
-import sys
-
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "hfssl":
-            raise ModuleNotFoundError("No module named 'hfssl'", name="hfssl")
-
-sys.meta_path.insert(0, Refuse())
+ALONE = (
+    REFUSE_HFSSL
+    + """
 try:
     import hfssl
 except ModuleNotFoundError:
@@ -69,6 +64,7 @@ classifier.save_pretrained(out + "/again")  # remote code saves itself again
 AutoModel.from_pretrained(out + "/again", trust_remote_code=True)
 torch.save(results, out + "/results.pt")
 """
+)
 
 
 @pytest.fixture(params=METHODS)

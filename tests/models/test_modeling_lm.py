@@ -318,7 +318,7 @@ def test_documents_are_never_mixed_in_silence():
         with pytest.raises(ValueError, match="give document_ids or attention_mask"):
             ours(**inputs, attention_mask=torch.ones(3, LENGTH))
         ours.config._attn_implementation = "flash_attention_2"
-        with pytest.raises(NotImplementedError, match="sdpa"):
+        with pytest.raises(ValueError, match="attn_implementation must be sdpa"):
             ours(**inputs)
 
 
