@@ -39,3 +39,16 @@ def test_the_setting_belongs_to_the_run_and_is_a_share():
     assert PatchColorCollator(views, 7, 0.5).identity == views.identity | {"patch_color_drop": 0.5}
     with pytest.raises(InputError, match="patch_color_drop must lie in"):
         PatchArguments(patch_color_drop=1.5)
+
+
+def test_resident_images_give_the_same_batch():
+    images = torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    made = []
+    for resident in (None, images):
+        views = TwoViewCollator(Augmentation(8, augmentations=["flip"]), views=2, resident=resident)
+        collate = PatchColorCollator(views, 7, 0.8)
+        items = [{"index": i, "epoch": 1} | ({"image": images[i]} if resident is None else {}) for i in (3, 7)]
+        batch = collate(items)
+        made.append(batch if resident is None else collate.on_device(batch))
+    assert made[0].keys() == made[1].keys() == {"pixel_values", "patch_channels"}
+    assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
