@@ -206,7 +206,7 @@ def _hub(args: TextArguments, name: str, is_eval: bool) -> Texts:
         raise InputError(f"the Hub dataset {name!r} has no column {args.text_column!r}; its columns are {known}")
 
     def documents() -> Iterator[str]:
-        for row, example in enumerate(dataset.select_columns(args.text_column)):
+        for row, example in enumerate(_rows(dataset.select_columns(args.text_column), name)):
             text = example[args.text_column]
             if text is not None and not isinstance(text, str):
                 kind = type(text).__name__
@@ -220,6 +220,14 @@ def _hub(args: TextArguments, name: str, is_eval: bool) -> Texts:
         return _hash([*identity, *content])
 
     return Texts(f"{name} (Hub, {args.text_split})", lambda: _not_empty(documents(), name), fingerprint)
+
+
+def _rows(dataset: Iterable[dict], name: str) -> Iterator[dict]:
+    """The rows of a Hub dataset; a stream may break off, with whatever its transport raises."""
+    try:
+        yield from dataset
+    except Exception as error:
+        raise InputError(f"reading the Hub dataset {name!r} broke off: {one_line(error)}; run again") from error
 
 
 def _part(args: TextArguments, kind: str, split: str) -> Texts:

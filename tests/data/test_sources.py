@@ -270,6 +270,23 @@ def test_a_hub_id_while_offline_is_one_line(monkeypatch):
     assert_refused("nobody/nothing-of-this-name", "cannot reach the Hub", "nobody/nothing-of-this-name", "builtin:NAME")
 
 
+def test_a_stream_that_breaks_off_is_one_line(monkeypatch):
+    import datasets
+
+    def rows():
+        yield {"text": "one"}
+        raise ConnectionError("the server\nis gone")
+
+    stream = datasets.IterableDataset.from_generator(
+        rows, features=datasets.Features({"text": datasets.Value("string")})
+    )
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: stream)
+    with pytest.raises(
+        InputError, match="reading the Hub dataset 'someone/texts' broke off: the server is gone; run again"
+    ):
+        all_of("someone/texts", streaming=True)
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_hub_dataset_is_read_by_column(monkeypatch, streaming):
     """The Hub itself is out of a test's reach: `datasets` makes the same objects from memory."""
