@@ -16,7 +16,7 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import mean, pstdev
+from statistics import mean, stdev
 
 from hfssl.benchmarking import print_table, write_json
 from hfssl.config import parse_config
@@ -61,16 +61,20 @@ def probed(method: str, seed: int, args: QualityArguments) -> list[dict]:
 def main(argv=None):
     (args,) = parse_config(QualityArguments, argv=argv)
     Path(args.out).mkdir(parents=True, exist_ok=True)
-    jobs = [(method, seed) for seed in range(args.seeds) for method in (*TRAINING, "supervised")] + [("pixels", 0)]
-    found = defaultdict(list)
+    seeds, found = range(args.seeds), defaultdict(list)
+    # The supervised net and the random init are in the architecture of the first SimCLR run, which comes before them.
+    first = [(method, seed) for seed in seeds for method in TRAINING]
+    jobs = [*first, *(("supervised", seed) for seed in seeds), ("pixels", 0)]
     with ThreadPoolExecutor(2) as pool:
-        for (method, seed), rows in zip(jobs, pool.map(lambda job: probed(*job, args), jobs), strict=True):
+        results = list(pool.map(lambda job: probed(*job, args), first))
+        results += pool.map(lambda job: probed(*job, args), jobs[len(first) :])
+        for (method, seed), rows in zip(jobs, results, strict=True):
             for row in rows:
                 if method != "supervised" or row["encoder"].startswith("supervised"):
                     found[method, row["protocol"], row["labels"]].append(100 * row["accuracy"])
                 elif seed == 0:  # the random init that supervised training is set beside
                     found["random init", row["protocol"], row["labels"]].append(100 * row["accuracy"])
-    lines = [[*map(str, key), f"{mean(each):.1f}", f"{pstdev(each):.1f}"] for key, each in found.items()]
+    lines = [[*key, f"{mean(each):.1f}", f"{stdev(each):.1f}" if len(each) > 1 else ""] for key, each in found.items()]
     print_table(["", "probe", "labels", "% right", "deviation"], lines, "Frozen features")
     rows = [{"of": m, "probe": p, "labels": n, "accuracies": each} for (m, p, n), each in found.items()]
     write_json(f"{args.out}/quality.json", rows, seeds=args.seeds)

@@ -20,8 +20,14 @@ from hfssl.errors import exits_on_bad_input
 from hfssl.evaluation.features import is_first_process, join_processes
 from hfssl.evaluation.probe_data import ProbeArguments, open_probe
 from hfssl.evaluation.probe_report import geometry_table, layer_table, probe_table, write_results
-from hfssl.evaluation.probes import default_anchors, probe
-from hfssl.finetuning.probe_finetuning import FinetuningArguments, fine_tuned_rows, supervised_encoder
+from hfssl.evaluation.probes import check_probe, default_anchors, probe
+from hfssl.finetuning.probe_finetuning import (
+    FinetuningArguments,
+    classification_model,
+    fine_tuned_rows,
+    supervised_encoder,
+)  # fmt: skip
+from hfssl.training.checkpoint import check_writable
 
 
 @exits_on_bad_input
@@ -29,6 +35,13 @@ def main(argv=None):
     args, tuning = parse_config(ProbeArguments, FinetuningArguments, argv=argv)
     device = join_processes(args.device)
     encoder, train, tests = open_probe(args)
+    classes = check_probe(encoder, train, tests, args.labels_per_class, args.knn_k, args.layers)
+    if args.out:
+        check_writable(args.out, "--out")
+    tuned = []
+    if tuning.finetune:
+        classification_model(encoder, classes)  # refuses what has no classifier
+        tuned = fine_tuned_rows(encoder, train, tests, args.seeds, tuning, device)
     anchors = default_anchors(encoder, train) if args.anchors else []
     if tuning.supervised_steps:
         anchors.append(supervised_encoder(encoder, train, tuning, device, tuning.supervised_seed))
@@ -47,8 +60,7 @@ def main(argv=None):
         device=device,
         progress=True,
     )
-    if tuning.finetune:
-        result.rows += fine_tuned_rows(encoder, train, tests, args.seeds, tuning, device)
+    result.rows += tuned
     if is_first_process():
         console = Console()
         console.print(probe_table(result.rows, title=f"Frozen features of {args.model}"))

@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hfssl.errors import InputError
+from hfssl.files import write_whole
 
 __all__ = [
     "compare",
@@ -389,14 +390,8 @@ def _commit() -> str:
 
 def write_json(path: str | Path, rows: Sequence[dict[str, Any]], **about: Any) -> None:
     """Writes {"environment", **about, "rows"}; the file appears whole or not at all."""
-    path = Path(path)
-    staging = path.with_name(f".{path.name}.{os.getpid()}")
+    content = {"environment": environment(), **about, "rows": list(rows)}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staging.write_text(json.dumps({"environment": environment(), **about, "rows": list(rows)}, indent=1) + "\n")
-        staging.replace(path)
+        write_whole(path, json.dumps(content, indent=1) + "\n")
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            staging.unlink(missing_ok=True)

@@ -211,14 +211,16 @@ class LightlyViews(Dataset):
 
 
 def lightly_step_seconds(
-    views: Dataset, model: dict[str, Any], batch_size: int, steps: int, warmup: int, workers: int, lr: float
-) -> list[float]:
+    views: Dataset, model: dict[str, Any], batch_size: int, steps: int, warmup: int, workers: int, lr: float,
+    tuned: bool = False,
+) -> list[float]:  # fmt: skip
     """The seconds a step of lightly's loss and head on the same encoder in a plain loop with AdamW.
 
     The clock runs from one update to the next, as in `benchmarking.step_seconds`.
 
     Args:
         warmup: steps that do not count, at least one.
+        tuned: with weights channels last and a fused AdamW, as the PretrainingTrainer has them.
     """
     set_seed(0)
     config, parts = SimCLRConfig(**model), _lightly()
@@ -226,7 +228,9 @@ def lightly_step_seconds(
     width = encoder.hidden_size
     head = parts.models.modules.SimCLRProjectionHead(width, width, config.projection_dim)
     criterion = parts.loss.NTXentLoss(temperature=config.logit_temperature)
-    optimizer = torch.optim.AdamW([*encoder.parameters(), *head.parameters()], lr)
+    optimizer = torch.optim.AdamW([*encoder.parameters(), *head.parameters()], lr, fused=tuned)
+    if tuned:
+        encoder.to(memory_format=torch.channels_last)
     loader = DataLoader(
         views, batch_size, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0,
         worker_init_fn=single_threaded_worker,

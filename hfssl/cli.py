@@ -186,8 +186,8 @@ def compare(
 
     from hfssl.finetuning.comparison import compare_folders, comparison_table
 
-    names, found = compare_folders(first, second, data_dir)
-    Console().print(comparison_table(names, found))
+    names, found, notes = compare_folders(first, second, data_dir)
+    Console().print(comparison_table(names, found, notes))
     for one in found:
         print(one.sentence(*names))
 

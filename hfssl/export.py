@@ -50,8 +50,11 @@ def export_encoder(source: str, format: str, out: str | Path) -> None:
             f"timm has no name for a {config.backbone} with the stem {config.stem!r}, so it cannot build one from a "
             f"config; {source!r} loads with AutoModel and trust_remote_code, or train with model.stem imagenet"
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise InputError(f"cannot write to {out}: {error.strerror}") from None
     try:
         backbone = encoder.module.base_model.timm_model
         (staging / "config.json").write_text(json.dumps(_timm_config(backbone, config), indent=2) + "\n")

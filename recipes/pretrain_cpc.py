@@ -18,23 +18,25 @@ from hfssl.config import build_model, parse_config
 from hfssl.data.augmentation import Augmentation, AugmentationArguments
 from hfssl.data.collators import TwoViewCollator
 from hfssl.data.frames import FrameArguments, FramePairCollator, load_frames
-from hfssl.data.images import ImageArguments, ResidentArguments, ResidentImages, load_images
+from hfssl.data.images import ImageArguments, ResidentArguments, ResidentImages, open_images
 from hfssl.data.patch_colors import PatchArguments, PatchColorCollator
 from hfssl.errors import InputError, exits_on_bad_input
 from hfssl.models import CPCConfig, CPCForPreTraining
 from hfssl.training import PretrainingArguments, PretrainingTrainer, run
+from hfssl.training.online_probe import OnlineArguments, OnlineProbe
 
 logger = logging.getLogger("hfssl.pretrain_cpc")
 
 
 @exits_on_bad_input
 def main(argv=None):
-    config, images, place, frames, augmentation, patches, args = parse_config(
+    config, images, place, frames, augmentation, patches, online, args = parse_config(
         ImageArguments,
         ResidentArguments,
         FrameArguments,
         AugmentationArguments,
         PatchArguments,
+        OnlineArguments,
         PretrainingArguments,
         model=CPCConfig,
         argv=argv,
@@ -43,31 +45,26 @@ def main(argv=None):
         raise InputError("--frame_path gives pairs of frames, which image CPC does not take: --model.objective pairs")
     if config.objective == "pairs" and patches.patch_color_drop:
         raise InputError("--patch_color_drop is for the patches of image CPC: leave it out or --model.objective image")
-    if frames.frame_path and place.resident:
-        raise InputError("--resident is for single images; frames are read as they are needed")
+    if frames.frame_path and (place.resident or online.online_knn):
+        raise InputError("--resident and --online_knn are for single images; frames are read as they are needed")
     views = Augmentation(config.image_size, config.image_mean, config.image_std, **vars(augmentation))
     if frames.frame_path:
         train = load_frames(frames.frame_path, frames.max_gap)
         collator = FramePairCollator(train, views, args.seed, frames.min_gap, frames.max_gap)
     else:
-        train = load_images(
-            images.image_path,
-            split=images.image_split,
-            config=images.image_config,
-            image_column=images.image_column,
-            label_column=images.label_column,
-            skip_corrupt=images.skip_corrupt_images,
-        )
+        train = open_images(images)
         if place.resident:
             train, args.dataloader_num_workers = ResidentImages(train, args.device), 0
         count, pixels = 2 if config.objective == "pairs" else 1, getattr(train, "pixels", None)
         collator = TwoViewCollator(views, seed=args.seed, views=count, resident=pixels)
-        if config.objective == "image":
+        if patches.patch_color_drop:
             collator = PatchColorCollator(collator, config.grid_size, patches.patch_color_drop, args.seed)
 
     set_seed(args.seed)
     model = build_model(CPCForPreTraining, config)
     trainer = PretrainingTrainer(model=model, args=args, train_dataset=train, data_collator=collator)
+    if online.online_knn:
+        OnlineProbe(train, online, args.seed).attach(trainer, views=2 if config.objective == "pairs" else 1)
     uniform = model.uniform_loss(args.train_batch_size * args.world_size)
     logger.info("If all scores were equal, the loss would be %.3f", uniform)
     return run(trainer)

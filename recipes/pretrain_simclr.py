@@ -14,7 +14,7 @@ from transformers import set_seed
 from hfssl.config import build_model, parse_config
 from hfssl.data.augmentation import Augmentation, AugmentationArguments
 from hfssl.data.collators import LabelledCollator, TwoViewCollator
-from hfssl.data.images import ImageArguments, ResidentArguments, ResidentImages, load_images
+from hfssl.data.images import ImageArguments, ResidentArguments, ResidentImages, open_images
 from hfssl.errors import exits_on_bad_input
 from hfssl.models import SimCLRConfig, SimCLRForPreTraining
 from hfssl.training import PretrainingArguments, PretrainingTrainer, run
@@ -32,14 +32,7 @@ def main(argv=None):
         model=SimCLRConfig,
         argv=argv,
     )
-    train = load_images(
-        images.image_path,
-        split=images.image_split,
-        config=images.image_config,
-        image_column=images.image_column,
-        label_column=images.label_column,
-        skip_corrupt=images.skip_corrupt_images,
-    )
+    train = open_images(images)
     views = Augmentation(config.image_size, config.image_mean, config.image_std, **vars(augmentation))
     if place.resident:
         train, args.dataloader_num_workers = ResidentImages(train, args.device), 0

@@ -15,6 +15,7 @@ HUB_FLOOR_LIBRARIES = {"torch", "timm", "transformers"} | sys.stdlib_module_name
 # A module imports only from a lower floor, or from its own part.
 FLOORS = {
     "errors": -1,
+    "files": -1,
     "programs": 0,
     "models": 0,
     "data": 1,

@@ -109,6 +109,7 @@ class Augmentation:
         **settings,
     ):
         self.image_size, self.mean, self.std = image_size, tuple(mean), tuple(std)
+        _check_channels(mean)
         self.settings = AugmentationArguments(**settings)
         names = self.settings.augmentations
         # A crop in front is taken from the images as they are, and a flip behind it is the same product of matrices.
@@ -202,7 +203,13 @@ def eval_view(
     Returns:
         float32 (B, 3, image_size, image_size).
     """
+    _check_channels(mean)
     return image_ops.normalize(fit(images, image_size, crop_ratio), mean, std)
+
+
+def _check_channels(mean: Sequence[float]) -> None:
+    if len(mean) != 3:
+        raise InputError(f"images have three channels here, and the model's mean has {len(mean)}: model.num_channels 3")
 
 
 CROP_DRAWS = 2 * _ATTEMPTS + 2

@@ -148,6 +148,8 @@ class LabelledCollator:
             raise InputError(
                 f"a supervised loss needs labels, and {dataset.source} has none; --label_column names them"
             )
+        if dataset.labels.min() < 0:
+            raise InputError(f"{dataset.source} has the label {dataset.labels.min()}: some images are unlabelled")
         self.collator = collator
 
     @property

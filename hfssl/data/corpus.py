@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 
 from hfssl.data.encoding import Encoder, id_type
 from hfssl.errors import InputError
+from hfssl.files import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -382,6 +383,4 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    staging = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    staging.write_text(json.dumps(value, indent=1))
-    staging.replace(path)
+    write_whole(path, json.dumps(value, indent=1))

@@ -125,6 +125,11 @@ def _split_of(name: str) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
+def splits_of(folder: Path) -> set[str]:
+    """The splits that the folders and files in a folder name."""
+    return {split for path in folder.iterdir() if (split := _split_of(path.name)) and not path.name.startswith(".")}
+
+
 def _canonical(split: str) -> str:
     return next((name for name, names in SPLITS.items() if split.lower() in names), split)
 
@@ -250,7 +255,8 @@ def _columns(kinds: dict[str, str], image_column, label_column, source) -> tuple
 
 
 def _as_numbers(labels: list | None, class_names: list[str] | None, column, source: str):
-    """Labels as integers with their names: strings are numbered in sorted order, integers keep their value."""
+    """Labels as integers with their names: strings are numbered in sorted order, integers keep their value and have a
+    name only if the source gives one."""
     if labels is None:
         return None, None
     kinds = {type(label) for label in labels}
@@ -265,7 +271,7 @@ def _as_numbers(labels: list | None, class_names: list[str] | None, column, sour
         raise InputError(
             f"column {column!r} of {source!r} holds {found}: labels must all be integers or all be strings"
         )
-    return labels, class_names or [str(i) for i in range(max(labels, default=-1) + 1)]
+    return labels, class_names
 
 
 def from_hub(dataset, name: str, image_column: str | None, label_column: str | None):

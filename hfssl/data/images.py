@@ -202,6 +202,14 @@ def load_images(
     return _decode(entries, labels, class_names, str(path) if split == "train" else f"{path} ({split})", skip_corrupt)
 
 
+def open_images(args: ImageArguments) -> ImageDataset:
+    """The images that a recipe's flags name, as `load_images` opens them."""
+    return load_images(
+        args.image_path, split=args.image_split, config=args.image_config, image_column=args.image_column,
+        label_column=args.label_column, skip_corrupt=args.skip_corrupt_images,
+    )  # fmt: skip
+
+
 class _Lazy:
     """Decodes when asked. For a damaged image the next readable one of the same label stands in, always the same one.
 

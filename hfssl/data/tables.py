@@ -98,7 +98,7 @@ def read_json_lines(path: Path) -> tuple[list[dict], list[int]]:
             continue
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path}:{number}: no JSON ({error})") from error
         if not isinstance(row, dict):
             raise InputError(f"{path}:{number}: a JSON {type(row).__name__}, not an object")

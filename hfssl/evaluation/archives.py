@@ -32,12 +32,14 @@ def read_archive(path: str | Path) -> tuple[Mapping[str, bytes], str]:
     size = path.stat().st_size
     if size > MAX_FILE:
         raise InputError(f"{path.name} has {size:,} bytes; no submission has more than {MAX_FILE:,}")
-    count = _member_count(path)
-    if count is None:
-        raise InputError(f"{path.name} is not a zip file")
-    if count > MAX_MEMBERS:
-        raise InputError(f"{path.name} says that it holds {count:,} files; no submission has more than {MAX_MEMBERS}")
     try:
+        count = _member_count(path)
+        if count is None:
+            raise InputError(f"{path.name} is not a zip file")
+        if count > MAX_MEMBERS:
+            raise InputError(
+                f"{path.name} says that it holds {count:,} files; no submission has more than {MAX_MEMBERS}"
+            )
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             _check(members, path.name)
@@ -51,6 +53,7 @@ def read_archive(path: str | Path) -> tuple[Mapping[str, bytes], str]:
         OSError,
         NotImplementedError,
         RuntimeError,
+        ValueError,  # a name that is no UTF-8
         struct.error,
     ) as error:
         raise InputError(f"{path.name} is not a zip file, or a damaged one: {one_line(error)}") from error

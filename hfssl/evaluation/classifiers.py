@@ -29,7 +29,7 @@ Classifier = Callable[..., tuple[torch.Tensor, list[str]]]
 
 def knn_probe(queries, bank, labels, num_classes: int, seeds: Sequence[int], ks: Sequence[int] = K_GRID):
     """Weighted nearest neighbours, k chosen from `ks`: those above the number of labelled images are left out."""
-    ks = [k for k in ks if k <= len(bank)] or [len(bank)]
+    ks = sorted({k for k in ks if k <= len(bank)}) or [len(bank)]
     predicted = knn_grid(queries, bank, labels, num_classes, ks)
     chosen = []
     for seed in seeds:

@@ -61,12 +61,13 @@ def as_encoder(
     """Makes an encoder of a model of transformers with `pooler_output`, of a timm model, or of a function.
 
     Args:
-        model: its own preprocessing is used where it is known: our config's or a timm model's `pretrained_cfg`.
+        model: its own preprocessing is used where it is known: our config's or a timm model's `pretrained_cfg`. Of it
+            the size, the central crop, the mean and the deviation; images are always resized bilinearly.
         image_size: side of the input in pixels; by default the model's own.
         name: for tables; by default the class's.
 
     Raises:
-        InputError: the model has no pooled output (on the first batch), or its input size is unknown.
+        InputError: the model takes no images, has no pooled output (on the first batch), or its input size is unknown.
     """
     if isinstance(model, Encoder):
         return model
@@ -86,6 +87,8 @@ def _of_transformers(model, image_size: int | None, name: str) -> Encoder:
     # A TimmWrapperModel calls the timm model inside it its base model.
     base = model.base_model if isinstance(model.base_model, PreTrainedModel) else model
     config = model.config
+    if base.main_input_name != "pixel_values":
+        raise InputError(f"{name} is no encoder of images: it takes {base.main_input_name}")
 
     def layers(pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         output = base(pixel_values=pixels, output_hidden_states=True)
@@ -287,8 +290,10 @@ def _timm_model(name: str, image_size: int | None, pretrained: bool) -> nn.Modul
         declared = timm.get_pretrained_cfg(name)
         if image_size and declared is not None and declared.fixed_input_size:
             options["img_size"] = image_size
+    if not pretrained:
+        options["num_classes"] = 0  # with weights timm would then no longer say what does not match
     try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+        return timm.create_model(name, pretrained=pretrained, **options)
     except Exception as error:  # of the network, the Hub, the disk or the model, each in its own class
         hint = f"; {RANDOM}{name} is the architecture with random weights" if pretrained and ":" not in name else ""
         raise InputError(f"cannot load {name!r} by timm: {one_line(error)}{hint}") from None

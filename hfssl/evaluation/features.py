@@ -13,7 +13,7 @@ from torch import nn
 
 from hfssl.data.augmentation import Augmentation, eval_view
 from hfssl.data.collators import TwoViewCollator, stack_images
-from hfssl.errors import InputError
+from hfssl.errors import InputError, one_line
 from hfssl.evaluation.encoders import Encoder, as_encoder
 
 
@@ -118,7 +118,11 @@ def _extract(
             for start, batch in _batches(encoder, images, batch_size, progress):
                 pixels = view(start, batch) if view else _eval_view(encoder, batch, target)
                 pixels = pixels.to(target, weight.dtype if weight is not None else torch.float32)
-                found = encode(pixels)
+                try:
+                    found = encode(pixels)
+                except (TypeError, ValueError, RuntimeError, AssertionError) as error:  # each library has its own
+                    size = "x".join(map(str, pixels.shape[1:]))
+                    raise InputError(f"{encoder.name} cannot encode images of {size}: {one_line(error)}") from error
                 for name, part in (found if isinstance(found, dict) else {"pooled": found}).items():
                     if not part.isfinite().all():
                         raise InputError(_not_finite(encoder, encode, pixels, part))

@@ -29,6 +29,11 @@ def check_labels(train, tests: Mapping) -> int:
         raise InputError("the training images are all of one class: there is nothing to probe")
     for name, test in tests.items():
         if train.class_names and test.class_names and list(train.class_names) != list(test.class_names):
+            if set(train.class_names) == set(test.class_names):
+                raise InputError(
+                    f"the {name} images number the classes in another order than the training images: "
+                    f"{list(map(str, test.class_names))[:5]} and {list(map(str, train.class_names))[:5]}"
+                )
             one, other = (
                 sorted(map(str, set(a) - set(b)))[:5]
                 for a, b in ((train.class_names, test.class_names), (test.class_names, train.class_names))
@@ -57,7 +62,10 @@ def select_labels(labels: np.ndarray, per_class: int | float, seed: int) -> np.n
         members = np.flatnonzero(labels == label)
         count = max(1, round(per_class * len(members))) if isinstance(per_class, float) else per_class
         if len(members) < count:
-            raise InputError(f"class {label} has {len(members)} training images, fewer than {count} labels a class")
+            raise InputError(
+                f"class {label} has {len(members)} training images, fewer than {count} labels a class: give a smaller "
+                "--labels_per_class"
+            )
         chosen.append(random.choice(members, count, replace=False))
     return np.sort(np.concatenate(chosen))
 

@@ -144,7 +144,9 @@ _MORE_COLUMNS = {
 def wanted_columns(task: Task, labelled: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The Hub's columns that are read and those that are read where they are."""
     label = ("answers" if task.kind == "entities" else "label",) if labelled else ()
-    return (*task.columns, *_MORE_COLUMNS.get(task.kind, ()), *label), ("idx",)
+    columns = (*task.columns, *_MORE_COLUMNS.get(task.kind, ()), *label)
+    # What belongs together stands in the idx of MultiRC and ReCoRD.
+    return ((*columns, "idx"), ()) if task.kind in ("answers", "entities") else (columns, ("idx",))
 
 
 def _read_tsv(path: Path, task: Task, split: str, labelled: bool) -> Table:

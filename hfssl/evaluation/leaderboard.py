@@ -7,12 +7,13 @@ not read again are marked; each such test row's average equals the score that wa
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hfssl.evaluation.averages import AverageScore, suite_average
-from hfssl.evaluation.results import ModelResult, TaskResult
+from hfssl.evaluation.results import TRICKS, ModelResult, TaskResult
 from hfssl.evaluation.tasks import SUITES, Task, suite_tasks
 
 WIDE = 150  # columns of a console that a table with every task needs
@@ -29,7 +30,7 @@ FOOTNOTES = {
     "qnli-rescored": "after QNLI was scored anew without ranking; the paper's own average is about 0.4 higher",
     "wnli-trick": "WNLI recast as choosing a referent, with other Winograd data; as trained, systems stay at or below "
     "the majority class (65.1)",
-    "wnli-majority": "WNLI is the majority class of train, not the model's predictions",
+    **{f"wnli-{trick}": f"WNLI: {said}" for trick, said in TRICKS.items()},
     "mnli-start": "RTE, MRPC or STS-B (CB) fine-tuned from the model that was fine-tuned on MNLI",
     "subset": "part of a task's data: not comparable with the whole (which part: in the result file)",
     "flagged": "constant predictions or another fault of a run: see the result file",
@@ -117,8 +118,7 @@ def result_row(result: ModelResult) -> Row:
     footnotes = [result.kind] if result.kind in FOOTNOTES else []
     tasks = result.tasks.values()
     footnotes += ["mnli-start"] if any(task.started_from for task in tasks) else []
-    footnotes += ["wnli-trick"] if any(task.trick == "wsc" for task in tasks) else []
-    footnotes += ["wnli-majority"] if any(task.trick == "majority" for task in tasks) else []
+    footnotes += dict.fromkeys(f"wnli-{task.trick}" for task in tasks if task.trick)
     footnotes += ["subset"] if any(task.part for task in tasks) else []
     footnotes += ["flagged"] if result.kind != "baseline" and any(task.flags for task in tasks) else []
     footnotes += ["synthetic"] if result.synthetic else []
@@ -223,7 +223,7 @@ def result_table(result: ModelResult):
     notes = [_average_note(average) for average in result.averages().values()]
     title = f"{result.model}: {result.suite}, {result.part}{', synthetic' if result.synthetic else ''}"
     table = Table(title=title, title_justify="left", caption_justify="left")
-    for name in ("task", "score", "rows", "seeds", "median", "spread", "95 % interval"):
+    for name in ("task", "score", "rows", "seeds", "median", "mean", "spread", "95 % interval of the mean"):
         table.add_column(name, justify="left" if name in ("task", "score") else "right")
     for name, task in suite_tasks(result.suite).items():
         if name not in result.tasks:
@@ -233,7 +233,8 @@ def result_table(result: ModelResult):
         split_of = {task.score_name(metric, split): split for metric in task.metrics for split in task.scored_splits}
         for number, score in enumerate(task.score_names):
             ends = " to ".join(f"{end:.1f}" for end in found.intervals.get(score, ()))
-            numbers = (f"{found.median()[score]:.1f}", f"{found.spread()[score]:.1f}", ends)
+            middle = (found.median()[score], statistics.mean(found.scores[score]), found.spread()[score])
+            numbers = (*(f"{value:.1f}" for value in middle), ends)
             rows = f"{found.rows.get(split_of[score], 0):,}"
             first = task.title if number == 0 else ""
             table.add_row(first, METRIC_LABELS[score], rows, str(len(found.seeds)), *numbers)

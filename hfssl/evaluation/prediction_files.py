@@ -13,6 +13,7 @@ from hfssl.evaluation.submission import HEADER
 from hfssl.evaluation.tasks import Task
 
 SHOWN = 3  # places of the same fault
+LONGEST_INDEX = 10  # digits
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -74,7 +75,7 @@ def read_tsv(content: bytes, task: Task, expected: Collection[int]) -> Found:
         if not tab or "\t" in text:
             what = "an empty line" if not line else f"{line[:60]!r} is not index<TAB>prediction"
             faults.add("fields", number, what)
-        elif not (index.isascii() and index.isdecimal()):
+        elif not (index.isascii() and index.isdecimal() and len(index) < LONGEST_INDEX):
             faults.add("index", number, f"the index {index[:20]!r} is no row number")
         else:
             value = parse(text)
@@ -132,6 +133,9 @@ def read_multirc(
         except (KeyError, TypeError) as error:
             faults.add("form", number, f"no tree of passage, questions, answers ({type(error).__name__}: {error})")
             continue
+        if not all(type(part) is int for key, _ in leaves for part in key):
+            faults.add("form", number, "an idx that is no number")
+            continue
         for key, label in leaves:
             value = parse(label)
             if isinstance(value, _Wrong):
@@ -179,7 +183,7 @@ def _objects(content: bytes, found: Found, faults: _Faults) -> list[tuple[int, d
     for number, line in enumerate(_lines(content, found), start=1):
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             row = None
         if isinstance(row, dict):
             rows.append((number, row))
@@ -237,7 +241,9 @@ def _finish(found: Found, faults: _Faults, expected: Collection, first_line: dic
     found.errors += faults.messages()
     missing = sorted(set(expected) - set(first_line))
     if missing:
-        found.errors.append(f": {len(missing):,} of {len(expected):,} rows are missing: index {_some(missing)}")
+        before = [line for index, line in first_line.items() if index < missing[0]]
+        place = f", the first after line {max(before)}" if before else ", the first before all others"
+        found.errors.append(f": {len(missing):,} of {len(expected):,} rows are missing: index {_some(missing)}{place}")
     extra = sorted(set(first_line) - set(expected))
     if extra:
         place = first_line[extra[0]]

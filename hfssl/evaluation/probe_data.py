@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from hfssl.data.builtin import shift_and_rotate
+from hfssl.data.image_sources import splits_of
 from hfssl.data.images import ImageDataset, load_images
 from hfssl.errors import InputError, nearest
 from hfssl.evaluation.encoders import PIXELS, Encoder, load_encoder, pixel_encoder
@@ -60,7 +61,8 @@ class ProbeArguments:
     export_embeddings: bool = field(default=False, metadata={"help": "Also write embeddings.parquet to --out."})
 
     def __post_init__(self):
-        if (self.dataset is None) == (self.train_file is None or self.test_file is None):
+        files = (self.train_file is not None) + (self.test_file is not None)
+        if files != (2 if self.dataset is None else 0):
             raise InputError("give either --dataset, or --train_file and --test_file")
         if self.protocol not in LINEAR:
             raise InputError(
@@ -87,11 +89,19 @@ def open_probe(args: ProbeArguments) -> tuple[Encoder, ImageDataset, dict[str, I
     if args.model != PIXELS:  # first: a wrong name is found before any image is decoded
         encoder = load_encoder(args.model, args.trust_remote_code, args.image_size, args.allow_partial)
     train = load_images(args.train_file or args.dataset, split="train")
-    test = load_images(args.test_file or args.dataset, split="train" if args.test_file else "test")
+    test = load_images(args.test_file or args.dataset, split=_test_split(args))
+    if args.test_file and train.fingerprint == test.fingerprint:
+        raise InputError(f"{train.source} is both the training and the test images: nothing could be told by that")
     tests = {"plain": test}
     if args.distorted and args.dataset and args.dataset.startswith("builtin:"):
         tests["shifted and rotated"] = distorted_copy(test)
     return encoder or pixel_encoder(train), train, tests
+
+
+def _test_split(args: ProbeArguments) -> str:
+    """A folder that has a test split is tested on it; a file, or a folder without splits, is all "train"."""
+    folder = args.test_file and Path(args.test_file)
+    return "test" if not folder or (folder.is_dir() and "test" in splits_of(folder)) else "train"
 
 
 def distorted_copy(images: ImageDataset, seed: int = 0) -> ImageDataset:

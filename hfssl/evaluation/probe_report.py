@@ -186,11 +186,12 @@ def _write_figures(folder: Path, result: ProbeResult, settings: Mapping[str, Any
             neighbour_sheet(queries, bank, test, train),
             "Test images (left) and their nearest training images; green is the same class, red another",
         ),
-        "map": (
+    }
+    if len(test) > 3:  # of fewer t-SNE makes no map
+        figures["map"] = (
             embedding_map(queries.numpy(), test.labels, class_names),
             "Test images, t-SNE of the features; the colours are the labels, which the map does not see",
-        ),
-    }
+        )
     if curves := layer_curves(result.rows):
         figures["layers"] = (layer_figure(curves), "The linear probe after each layer, with 95 % intervals")
     page = Page(f"Frozen features of {settings['model']}", _caption(result.rows))

@@ -130,17 +130,14 @@ def probe(
         RuntimeError: the encoder's weights changed.
     """
     tests = tests if isinstance(tests, Mapping) else {"test": tests}
-    num_classes = check_labels(train, tests)
-    if knn_k and max(knn_k) > len(train):
-        raise InputError(f"k = {max(knn_k)} neighbours of {len(train)} training images: give a smaller --knn_k")
     encoder = as_encoder(model, image_size)
-    if layers and encoder.encode_layers is None:
-        raise InputError(f"{encoder.name} does not give the features after each layer: leave --layers out")
+    num_classes = check_probe(encoder, train, tests, labels_per_class, knn_k, layers)
     _say_if_enlarged(encoder, train)
     before, result = weights_hash(encoder.module), ProbeResult()
     linear, classify = LINEAR[protocol]
     classifiers = {"kNN": functools.partial(knn_probe, ks=knn_k or K_GRID), linear: classify}
     options = {"batch_size": batch_size, "device": device}
+    extracted = []  # of all encoders before any is classified: no process waits for the first one in between
     for one in [encoder, *(default_anchors(encoder, train) if anchors is None else anchors)]:
         features = {
             name: extract_layers(one, images, progress=progress, **options)
@@ -149,10 +146,9 @@ def probe(
             for name, images in {"train": train, **tests}.items()
         }
         result.geometry[one.name] = _geometry(one, next(iter(tests.values())), features[next(iter(tests))], options)
-        if one is encoder:
-            result.features = {name: parts["pooled"] for name, parts in features.items()}
-        if not is_first_process():
-            continue
+        extracted.append((one, features))
+    result.features = {name: parts["pooled"] for name, parts in extracted[0][1].items()}
+    for one, features in extracted if is_first_process() else ():
         for layer in features["train"]:
             if progress:
                 logger.info("Probing %s%s", one.name, "" if layer == "pooled" else f", {layer}")
@@ -169,6 +165,29 @@ def probe(
     if result.weights != before:
         raise RuntimeError(f"the weights of {encoder.name} changed while they were probed")
     return result
+
+
+def check_probe(
+    encoder: Encoder,
+    train,
+    tests: Mapping,
+    labels_per_class: Sequence[int] = (),
+    knn_k: Sequence[int] | None = None,
+    layers: bool = False,
+) -> int:
+    """The number of classes, once it is known that the probe can be done: before anything takes time.
+
+    Raises:
+        InputError: as `probe`; a class has fewer images than `labels_per_class`.
+    """
+    num_classes = check_labels(train, tests)
+    if knn_k and max(knn_k) > len(train):
+        raise InputError(f"k = {max(knn_k)} neighbours of {len(train)} training images: give a smaller --knn_k")
+    for amount in labels_per_class:
+        select_labels(train.labels, amount, seed=0)
+    if layers and encoder.encode_layers is None:
+        raise InputError(f"{encoder.name} does not give the features after each layer: leave --layers out")
+    return num_classes
 
 
 def _say_if_enlarged(encoder: Encoder, images) -> None:

@@ -1,6 +1,7 @@
 """A task's rows as one or two texts, for whatever reads texts: a sequence classifier or a bag of words.
 
-COPA and ReCoRD become one row for each candidate, to be scored; `best_candidates` chooses by the scores.
+COPA and ReCoRD become one row for each candidate, to be scored; `best_candidates` chooses by the scores. So does
+`ranked_hypotheses` for WNLI, whose rows come from such candidates.
 """
 
 from __future__ import annotations
@@ -80,3 +81,24 @@ def best_candidates(data: SplitData, candidates: CandidateRows, scores: Sequence
         seen[row] += 1
     names = data.candidates if data.task.kind == "entities" else [data.task.labels] * len(data)
     return [names[row][-number] for row, (_, number) in enumerate(best)]
+
+
+def ranked_hypotheses(data: SplitData, margins: Sequence[float]) -> list[str]:
+    """WNLI by ranking: of the rows with the same first text the one with the highest margin is entailed, no other.
+
+    WNLI was made from Winograd schemas, a row for each candidate referent (Wang et al. 2018, section 3.3): the rows of
+    a text compete, which the task as defined, row by row, does not say. Of equals the first; a text with one row is
+    judged by the margin's sign.
+
+    Args:
+        margins: of each row, the logit of entailment less that of not_entailment.
+    """
+    rows_of: dict[str, list[int]] = {}
+    for row, text in enumerate(data.texts[0]):
+        rows_of.setdefault(text, []).append(row)
+    entailed = set()
+    for rows in rows_of.values():
+        best = max(rows, key=lambda row: float(margins[row]))
+        if len(rows) > 1 or margins[best] > 0:
+            entailed.add(best)
+    return ["entailment" if row in entailed else "not_entailment" for row in range(len(data))]

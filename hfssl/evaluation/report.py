@@ -8,6 +8,8 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from hfssl.files import write_whole
+
 STYLE = """
 :root { color-scheme: light dark; --ink: light-dark(#1b1f24, #e6e8eb); --soft: light-dark(#5b6570, #9aa4af);
   --line: light-dark(#d8dee4, #343b43); --paper: light-dark(#ffffff, #15181c); --card: light-dark(#f6f8fa, #1d2126); }
@@ -73,17 +75,14 @@ class Page:
         )
 
     def write(self, path: str | Path) -> None:
-        path = Path(path)
-        staging = path.with_name(f".{path.name}")
-        staging.write_text(
+        write_whole(
+            path,
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f"<title>{html.escape(self.title)}</title><style>{STYLE}</style></head>\n<body>\n"
             + "\n".join(self.parts)
             + "\n</body></html>\n",
-            encoding="utf-8",
         )
-        staging.replace(path)
 
 
 def loss_curves(curves: dict[str, Sequence[tuple[float, float]]], anchors: dict[str, tuple[float, str]] | None = None):

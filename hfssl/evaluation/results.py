@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -24,10 +23,15 @@ from hfssl.errors import InputError, nearest
 from hfssl.evaluation.averages import AverageScore, suite_averages
 from hfssl.evaluation.scoring import task_score
 from hfssl.evaluation.tasks import SUITES, Task, suite_tasks
+from hfssl.files import write_whole
 
 FORMAT, FORMAT_VERSION = "hfssl-nlu-result", 1
 PARTS = ("dev", "test")
 KINDS = ("single", "ensemble", "baseline")
+TRICKS = {
+    "majority": "the majority class of train, not predictions of the model",
+    "ranked": "the rows of one text ranked against each other, the best one entailed; trained and selected row by row",
+}
 
 
 @dataclass
@@ -44,7 +48,7 @@ class TaskResult:
         part: why a split is not whole (`SplitData.note`), or empty.
         flags: what else must be said beside the scores: constant predictions, truncated texts.
         started_from: the task whose fine-tuned model this one started from, such as ``"mnli"``.
-        trick: for WNLI ``"majority"`` or ``"wsc"`` where the predictions are not those of the model as trained.
+        trick: for WNLI one of `TRICKS`, where the predictions are not those of the model as trained.
         data: fingerprint of each split, of train too.
         settings: learning rate, batch size, epochs, ...
     """
@@ -117,15 +121,10 @@ def write_result(result: ModelResult, path: str | Path) -> Path:
     Raises:
         InputError: the result is not consistent (see `read_result`).
     """
-    path = Path(path)
     _check(result, str(path))
     averages = {name: {"value": a.value, "missing": list(a.missing)} for name, a in result.averages().items()}
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(result), "averages": averages}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f".{path.name}")
-    staging.write_text(json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(staging, path)
-    return path
+    return write_whole(path, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def read_result(path: str | Path) -> ModelResult:
@@ -179,7 +178,7 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"no such file or folder: {str(path)!r}") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
 
 
@@ -217,6 +216,8 @@ def _check_task(task: Task, result: TaskResult, place: str) -> None:
         raise InputError(f"{place}: the scores must be {', '.join(task.score_names)}, not {', '.join(result.scores)}")
     if not isinstance(result.seeds, list) or not result.seeds:
         raise InputError(f"{place}: no seeds")
+    if result.trick is not None and (task.name != "wnli" or result.trick not in TRICKS):
+        raise InputError(f"{place}: trick is {result.trick!r}; WNLI has {', '.join(TRICKS)}, no other task has one")
     for score, values in result.scores.items():
         if not isinstance(values, list) or len(values) != len(result.seeds):
             raise InputError(f"{place}: {score} needs one value for each of {len(result.seeds)} seeds")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from hfssl.evaluation.metrics import problems
 from hfssl.evaluation.scoring import Predictions, check_predictions
 from hfssl.evaluation.task_data import SplitData
 from hfssl.evaluation.tasks import Task, suite_tasks
+from hfssl.files import write_whole
 
 HEADER = "index\tprediction"
 COMPLETE, INCOMPLETE = "submission.zip", "submission-incomplete.zip"
@@ -144,7 +144,6 @@ def _multirc_tree(data: SplitData, predictions: Predictions) -> list[dict]:
 
 def _write(folder: Path, files: Mapping[str, str], name: str, synthetic: bool) -> Path:
     """The zip, complete or not at all; the same files give the same bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for member, text in files.items():
@@ -153,12 +152,10 @@ def _write(folder: Path, files: Mapping[str, str], name: str, synthetic: bool) -
             info.external_attr = 0o644 << 16
             archive.writestr(info, text.encode())
         archive.comment = f"hfssl {__version__}{'; ' + SYNTHETIC if synthetic else ''}".encode()
-    staging = folder / f".{name}"
-    staging.write_bytes(buffer.getvalue())
-    os.replace(staging, folder / name)
+    path = write_whole(folder / name, buffer.getvalue())
     for other in {COMPLETE, INCOMPLETE} - {name}:
         (folder / other).unlink(missing_ok=True)
-    return folder / name
+    return path
 
 
 def files_of(suite: str) -> dict[str, tuple[Task, str]]:

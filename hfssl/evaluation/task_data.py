@@ -10,12 +10,14 @@ A split that is not whole says so in `SplitData.part`, which every table carries
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hfssl.data.sources import load_hub_dataset
 from hfssl.data.tables import Table
@@ -24,6 +26,7 @@ from hfssl.errors import InputError, nearest
 from hfssl.evaluation.layouts import find_split, folder_files, read_split, wanted_columns
 from hfssl.evaluation.tasks import Task
 
+COPA_ASKS = ("cause", "effect")
 Span = tuple[int, int]  # of characters, the end exclusive
 
 
@@ -153,12 +156,16 @@ def _counted(data: SplitData, part: str) -> SplitData:
     if part:
         return dataclasses.replace(data, part=part)
     if len(data) != data.count:
-        name = data.split.partition("_")[0]
         hint = {("qnli", 5732): " (this is QNLI v1)"}.get((data.task.name, len(data)), "")
         raise InputError(
             f"{data.task.title} {data.split} has {len(data):,} rows, expected {data.count:,}{hint}: {data.source}; "
-            f"a part of it must say so in its file's name, such as {data.task.name}-{name}_subset.parquet"
+            f"a part of it must say so in its file's name, such as {data.task.name}-{data.split}_subset.parquet"
         )
+    whole = range(data.count)
+    if data.split.startswith("test") and data.task.kind not in ("answers", "entities") and set(data.idx) != {*whole}:
+        strange = sorted(set(data.idx) - {*whole}, key=str)
+        raise InputError(f"{data.source}: the idx of {data.task.title} {data.split} are not 0 to {data.count - 1}: "
+                         f"{', '.join(map(repr, strange[:3]))}; the server goes by them")  # fmt: skip
     return data
 
 
@@ -207,9 +214,21 @@ def to_split(table: Table, task: Task, split: str, source: str) -> SplitData:
     numbers = table.columns.get("idx") or list(range(len(table)))
     data = SplitData(task, split, texts, labels, numbers, source, task.counts[split], left_out=table.left_out)
     _ADD.get(task.kind, lambda data, table: None)(data, table)
+    if task.name == "axg":
+        _check_pairs(data, table)
     if split.startswith("test") and len(set(data.idx)) != len(data.idx):
         raise InputError(f"{table.path}: two rows have the same idx; a submission could not tell them apart")
     return data
+
+
+def _check_pairs(data: SplitData, table: Table) -> None:
+    """AX-g's rows come in pairs with one hypothesis, which gender parity compares."""
+    hypotheses = data.texts[1]
+    for row in range(0, len(hypotheses), 2):
+        if row + 1 == len(hypotheses) or hypotheses[row] != hypotheses[row + 1]:
+            raise InputError(
+                f"{table.place(row)}: no pair with the row after it; AX-g's rows come two by two, with one hypothesis"
+            )
 
 
 def _with_gold(table: Table) -> Table:
@@ -251,11 +270,27 @@ def _score(table: Table, row: int, value: object) -> float:
 
 
 def _add_choices(data: SplitData, table: Table) -> None:
+    _check_each(table, "question", lambda value: value in COPA_ASKS, f"none of {', '.join(COPA_ASKS)}")
+    for name in ("choice1", "choice2"):
+        _check_each(table, name, lambda value: isinstance(value, str), "no text")
     data.candidates = list(zip(table.columns["choice1"], table.columns["choice2"], strict=True))
+
+
+def _check_each(table: Table, name: str, is_good: Callable[[Any], bool], what: str) -> None:
+    """Raises an InputError that names the first row whose value in a column is not good."""
+    for row, value in enumerate(table.columns[name]):
+        if not is_good(value):
+            raise InputError(f"{table.place(row)}: {name!r} is {value!r}, {what}")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _add_word_spans(data: SplitData, table: Table) -> None:
     columns = table.columns
+    for name in ("start1", "end1", "start2", "end2"):
+        _check_each(table, name, _is_count, "no place in a text")
     data.words, data.spans = columns["word"], []
     for row, numbers in enumerate(zip(*(columns[name] for name in ("start1", "end1", "start2", "end2")), strict=True)):
         first, second = numbers[:2], numbers[2:]
@@ -267,6 +302,10 @@ def _add_word_spans(data: SplitData, table: Table) -> None:
 
 def _add_coreference_spans(data: SplitData, table: Table) -> None:
     names = ("span1_index", "span1_text", "span2_index", "span2_text")
+    _check_each(table, "text", lambda value: bool(value.strip()), "without a word")
+    for place, words in zip(names[::2], names[1::2], strict=True):
+        _check_each(table, place, _is_count, "no number of a word")
+        _check_each(table, words, lambda value: isinstance(value, str), "no text")
     data.spans = []
     for text, *given in zip(data.texts[0], *(table.columns[name] for name in names), strict=True):
         data.spans.append((word_span(text, given[0], given[1]), word_span(text, given[2], given[3])))
@@ -289,12 +328,19 @@ def word_span(text: str, index: int, words: str) -> Span:
 
 
 def _add_answer_groups(data: SplitData, table: Table) -> None:
-    rows = [(idx["paragraph"], idx["question"], idx["answer"]) for idx in table.columns["idx"]]
+    parts = ("paragraph", "question", "answer")
+    _check_each(table, "idx", functools.partial(_numbers, parts=parts), f"not the numbers {', '.join(parts)}")
+    rows = [tuple(idx[part] for part in parts) for idx in table.columns["idx"]]
     data.idx, data.groups = rows, [row[:2] for row in rows]
 
 
+def _numbers(value: Any, parts: Sequence[str]) -> bool:
+    return isinstance(value, Mapping) and all(_is_count(value.get(part)) for part in parts)
+
+
 def _add_entities(data: SplitData, table: Table) -> None:
-    columns = table.columns
+    columns, parts = table.columns, ("passage", "query")
+    _check_each(table, "idx", functools.partial(_numbers, parts=parts), f"not the numbers {', '.join(parts)}")
     passages, queries = data.texts
     data.texts = ([joined_highlights(text) for text in passages], queries)
     data.idx, data.groups = [idx["query"] for idx in columns["idx"]], [(idx["passage"],) for idx in columns["idx"]]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hfssl.errors import InputError, nearest
+from hfssl.evaluation.results import TRICKS
 from hfssl.finetuning.recipes import find_recipe
 
-SELECTIONS, PRECISIONS, SAVED, WNLI = ("best", "last"), ("auto", "bf16", "fp32"), ("best", "all", "none"), (
-    "trained", "majority",
-)  # fmt: skip
+SELECTIONS, PRECISIONS, SAVED = ("best", "last"), ("auto", "bf16", "fp32"), ("best", "all", "none")
+WNLI = ("trained", *TRICKS)
 
 
 @dataclass
@@ -19,7 +19,10 @@ class SuiteArguments:
     model: str = field(
         metadata={"help": "A folder or Hub id that from_pretrained takes, or builtin-demo, -cbow, -bilstm."}
     )
-    out: str = field(metadata={"help": "The folder for results, predictions, models, the report and the submission."})
+    out: str | None = field(
+        default=None,
+        metadata={"help": "The folder for results, models, report and submission; by default out/SUITE-MODEL."},
+    )
     tasks: str = field(default="all", metadata={"help": "all, or names with commas: cola,rte."})
     data_dir: str = field(
         default="hub", metadata={"help": "hub, a folder with the tasks, another Hub id, or builtin:toyglue."}
@@ -32,7 +35,10 @@ class SuiteArguments:
     mnli_model: str | None = field(
         default=None, metadata={"help": "A saved MNLI task folder to start those tasks from (for SuperGLUE)."}
     )
-    wnli: str = field(default="trained", metadata={"help": "WNLI's predictions: trained, or majority of train."})
+    wnli: str = field(
+        default="trained",
+        metadata={"help": "WNLI's predictions: trained; majority of train; ranked: one row of each text is entailed."},
+    )
     save_models: str = field(
         default="best", metadata={"help": "Keep of each task the best model on dev, all of them, or none."}
     )
@@ -89,6 +95,10 @@ class LoopArguments:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise InputError(f"--{name} must be positive, not {value}")
+        if self.warmup is not None and not 0 <= self.warmup < 1:
+            raise InputError(f"--warmup is a share of the updates, at least 0 and below 1, not {self.warmup}")
+        if self.bucket_batches < 0:
+            raise InputError(f"--bucket_batches must be at least 0, not {self.bucket_batches}")
         if self.max_length < 8:
             raise InputError(f"--max_length must be at least 8 tokens, not {self.max_length}")
         if self.batch_size is not None and self.batch_size % self.gradient_accumulation_steps:

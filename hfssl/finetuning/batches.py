@@ -91,14 +91,16 @@ class TaskCollator:
         rows: fill up with copies of the first row to so many, for shapes that do not change; widths are then those of
             `STATIC_WIDTHS`.
         items: which of the split's items the keys number; by default all.
+        limit: no width is above it: the model's positions.
     """
 
     def __init__(
         self, encoded: Encoded, targets: np.ndarray | None, pad_id: int, scored: bool = False, multiple: int = 1,
         candidates: int | None = None, seed: int = 0, rows: int | None = None, items: np.ndarray | None = None,
+        limit: int | None = None,
     ):  # fmt: skip
         self.encoded, self.targets, self.pad_id, self.scored = encoded, targets, pad_id, scored
-        self.multiple, self.candidates, self.seed, self.rows = multiple, candidates, seed, rows
+        self.multiple, self.candidates, self.seed, self.rows, self.limit = multiple, candidates, seed, rows, limit
         self.items = np.arange(len(encoded)) if items is None else items
 
     def __call__(self, keys: Sequence[int]) -> dict[str, torch.Tensor]:
@@ -138,6 +140,7 @@ class TaskCollator:
         width = -(-int(lengths.max()) // self.multiple) * self.multiple
         if self.rows is not None:
             width = next((static for static in STATIC_WIDTHS if static >= width), width)
+        width = min(width, self.limit or width)
         columns = np.arange(width)
         real = columns < lengths[:, None]
         places = np.where(real, encoded.starts[rows][:, None] + columns, 0)

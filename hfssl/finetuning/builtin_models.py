@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -72,17 +72,17 @@ def make_bert(texts: Iterable[str], folder: Path, vocab_size: int, hidden_size: 
 
 
 def _save(model, tokenizer, folder: Path) -> Path:
-    staging = folder.with_name(f".{folder.name}.{os.getpid()}")
+    staging = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     try:
         with quiet_transformers():
             model.save_pretrained(staging)
             tokenizer.save_pretrained(staging)
-        shutil.rmtree(folder, ignore_errors=True)
         try:
             staging.rename(folder)
         except OSError:
-            if not (folder / "config.json").exists():  # else another process has just made the same
-                raise
+            if not (folder / "config.json").exists():  # else another process has just made the same, and may read it
+                shutil.rmtree(folder, ignore_errors=True)
+                staging.rename(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return folder

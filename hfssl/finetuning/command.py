@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import sys
+from pathlib import Path
 
 from rich.console import Console
 
 from hfssl.data.sources import TextArguments, Texts, load_texts
+from hfssl.data.toyglue import TOYGLUE
+from hfssl.errors import InputError
 from hfssl.evaluation.contamination import Overlap, find_overlap
 from hfssl.evaluation.diagnostic import load_diagnostic, scores_by_tag
-from hfssl.evaluation.leaderboard import result_table
+from hfssl.evaluation.leaderboard import board_table, boards, result_table
 from hfssl.evaluation.results import ModelResult
 from hfssl.evaluation.submission import LIMITS, Submission
+from hfssl.evaluation.submission_check import validate_submission
 from hfssl.finetuning.arguments import LoopArguments, SuiteArguments
 from hfssl.finetuning.outcome import TaskRuns, collect, make_result, write_outcome
 from hfssl.finetuning.report import write_report
@@ -25,17 +29,23 @@ REPORT = "report.html"
 
 def run_suite(name: str, args: SuiteArguments, loop: LoopArguments) -> ModelResult:
     """Runs a suite, writes everything into ``args.out`` and prints the table."""
-    suite = Suite(name, args, loop)
     corpus = None  # opened before the work: a wrong path is said now
     if args.contamination is not None:
         corpus = load_texts(TextArguments(args.contamination, eval_fraction=0.0))
+    suite = Suite(name, args, loop)
     runs = suite.run()
     tasks = collect(suite, runs)
-    result = make_result(suite, tasks)
-    submission = write_outcome(suite, tasks, result)
     overlaps = None if corpus is None else _overlaps(corpus, tasks)
+    result = make_result(suite, tasks)
+    result.notes += _overlap_notes(overlaps or {}, suite.args.contamination)
+    submission = write_outcome(suite, tasks, result)
     write_report(suite.out / REPORT, result, tasks, _phenomena(suite, tasks), overlaps, suite.args.contamination or "")
-    Console().print(result_table(result))
+    console = Console()
+    console.print(result_table(result))
+    if not result.synthetic:
+        for board in boards([result], [name]):
+            if any(row.own for row in board.rows):
+                console.print(board_table(board, console.width))
     for line in _said(suite, result, submission):
         logger.info("%s", line)
     return result
@@ -64,9 +74,31 @@ def _said(suite: Suite, result: ModelResult, submission: Submission) -> list[str
     if submission.missing:
         names = ", ".join(line.partition(":")[0] for line in submission.missing)
         lines.append(f"the submission is incomplete; its INCOMPLETE.txt says why: {names}")
-    lines += list(result.notes)
+    lines += [*result.notes, *submission.notes]
     if not result.synthetic:
-        lines.append(f"`hfssl leaderboard {suite.out}` shows it among published results")
-    if submission.is_complete and not result.synthetic:
-        lines.append(LIMITS)
+        lines.append(f"`hfssl leaderboard {suite.out}` shows it among all published results")
+    if submission.is_complete:
+        lines += _checked(suite, submission)
+        lines += [] if result.synthetic else [LIMITS]
     return lines
+
+
+def _checked(suite: Suite, submission: Submission) -> list[str]:
+    """What the validator says of the zip, against the test data at hand (of the Hub's: the official counts).
+
+    Raises:
+        InputError: it is not valid.
+    """
+    source = suite.args.data_dir
+    report = validate_submission(submission.path, source if source == TOYGLUE or Path(source).is_dir() else None)
+    if report.errors:
+        raise InputError(f"{submission.path} is not valid: {report.errors[0]}; hfssl validate-submission shows all")
+    return [f"{submission.path.name} is valid: {sum(report.rows.values()):,} predictions", *report.warnings]
+
+
+def _overlap_notes(overlaps: dict[str, Overlap], corpus: str | None) -> list[str]:
+    """How many dev rows of each task stand in the pretraining text."""
+    return [
+        f"{where}: {len(found.seen):,} of {found.judged:,} rows that can be judged stand in {corpus}"
+        for where, found in overlaps.items()
+    ]

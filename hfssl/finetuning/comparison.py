@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,14 @@ from hfssl.finetuning.outcome import FORMAT
 
 def compare_folders(
     first: str | Path, second: str | Path, data_dir: str | None = None, permutations: int = PERMUTATIONS
-) -> tuple[tuple[str, str], list[Comparison]]:
+) -> tuple[tuple[str, str], list[Comparison], list[str]]:
     """Compares what `hfssl glue` or `hfssl superglue` wrote into two folders, on every task that both have.
 
     Args:
         data_dir: where the data is, by default where the first run had it.
 
     Returns:
-        What to call the two, and a comparison for each task.
+        What to call the two, a comparison for each task, and what must be said of the data.
 
     Raises:
         InputError: no result, no task in common, or other dev rows in one than in the other.
@@ -51,7 +52,12 @@ def compare_folders(
     names = tuple(result.model for result in results)
     if names[0] == names[1]:
         names = (str(first), str(second))
-    return names, compare(tasks, permutations)
+    said = dict.fromkeys(f"{title}: {note}" for title, (_, splits, *_) in tasks.items() for note in _notes(splits))
+    return names, compare(tasks, permutations), list(said)
+
+
+def _notes(splits: dict[str, SplitData]) -> list[str]:
+    return [data.note for data in splits.values() if data.note]
 
 
 def _only_result(folder: Path) -> ModelResult:
@@ -81,8 +87,8 @@ def _check_same(task: Task, splits: dict[str, SplitData], given: dict[str, dict[
                 raise InputError(f"{folder} was scored on other rows of {task.title} {split} than {data.source} has")
 
 
-def comparison_table(names: tuple[str, str], found: list[Comparison]) -> Table:
-    """The comparisons as a table of rich, and each in words below it."""
+def comparison_table(names: tuple[str, str], found: list[Comparison], notes: Sequence[str] = ()) -> Table:
+    """The comparisons as a table of rich, and each in words below it, with what must be said of the data."""
     table = Table(title=f"{escape(names[0])} less {escape(names[1])}", title_justify="left", caption_justify="left")
     for name in ("task", "difference", "p", "p (Holm)", "verdict"):
         table.add_column(name, justify="left" if name in ("task", "verdict") else "right")
@@ -95,4 +101,5 @@ def comparison_table(names: tuple[str, str], found: list[Comparison]) -> Table:
         f"Points of 100, means over seeds; paired permutation test over rows; {LEVEL:g} after Holm's correction for "
         f"{len(found)} task{'s' * (len(found) > 1)}"
     )
+    table.caption += escape("".join(f"\n{note}" for note in notes))
     return table

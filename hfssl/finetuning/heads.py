@@ -40,6 +40,8 @@ def choose_head(source: Source, task: Task, new_head: bool = False) -> Head:
     Raises:
         InputError: the checkpoint has a head of another label count, of other names, or of another kind.
     """
+    if task.kind in SPANS and getattr(source.encoder_config, "is_encoder_decoder", False):
+        raise InputError(f"{source.name} is an encoder with a decoder, of which {task.title} has no head")
     new = Head(task.labels if task.kind not in SCORES else ("score",), False)
     if not source.architecture.endswith("ForSequenceClassification"):
         return new
@@ -127,6 +129,8 @@ def _draw_head(model: PreTrainedModel, seed: int) -> None:
 
 def save_task_model(model: PreTrainedModel, tokenizer, folder: Path) -> None:
     """A directory that from_pretrained loads, with the tokenizer that pads and joins pairs as in training."""
+    for name in ("add_bos_token", "add_eos_token"):  # with them some tokenizers make their template anew when loaded
+        tokenizer.init_kwargs.pop(name, None)
     with quiet_transformers():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import PreTrainedModel, TrainingArguments
+from transformers.utils import is_torch_tf32_available
 
 from hfssl.errors import InputError
 from hfssl.evaluation.metrics import problems
@@ -154,7 +155,16 @@ def _loader(
         rows = batch // parts * (min(CANDIDATES, int(encoded.item_rows.max())) if scored else 1)
     multiple = args.pad_to_multiple_of or (8 if torch.cuda.is_available() else 1)
     collator = TaskCollator(
-        encoded, targets, source.tokenizer.pad_token_id, scored, multiple, CANDIDATES, seed, rows, items
+        encoded,
+        targets,
+        source.tokenizer.pad_token_id,
+        scored,
+        multiple,
+        CANDIDATES,
+        seed,
+        rows,
+        items,
+        source.positions,
     )
     return TaskLoader(batches, collator)
 
@@ -162,14 +172,15 @@ def _loader(
 def training_arguments(settings: Settings, args: LoopArguments, seed: int, scratch: str | Path) -> TrainingArguments:
     """The Trainer's arguments for a recipe's settings: nothing saved, logged or evaluated by it."""
     on_gpu = torch.cuda.is_available()
-    bf16 = args.precision == "bf16" or (args.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported())
+    has_bf16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    bf16 = args.precision == "bf16" or (args.precision == "auto" and has_bf16)
     training = TrainingArguments(
         output_dir=str(scratch), per_device_train_batch_size=settings.batch_size // args.gradient_accumulation_steps,
         gradient_accumulation_steps=args.gradient_accumulation_steps, learning_rate=settings.learning_rate,
         num_train_epochs=settings.epochs, max_steps=args.max_steps, lr_scheduler_type="linear",
         warmup_steps=settings.warmup, weight_decay=settings.weight_decay, adam_beta1=settings.adam_beta1,
         adam_beta2=settings.adam_beta2, adam_epsilon=settings.adam_epsilon, max_grad_norm=settings.max_grad_norm,
-        bf16=bf16, tf32=True if on_gpu else None, torch_compile=args.torch_compile,
+        bf16=bf16, tf32=True if is_torch_tf32_available() else None, torch_compile=args.torch_compile,
         torch_compile_mode=args.torch_compile_mode if args.torch_compile else None, seed=seed, save_strategy="no",
         logging_strategy="no", logging_nan_inf_filter=False, report_to="none", disable_tqdm=True,
         remove_unused_columns=False, use_cpu=not on_gpu,

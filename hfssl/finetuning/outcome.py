@@ -17,12 +17,14 @@ import transformers
 from hfssl import __version__
 from hfssl.errors import InputError
 from hfssl.evaluation.baselines import most_frequent
-from hfssl.evaluation.results import ModelResult, TaskResult, write_result
+from hfssl.evaluation.rendering import ranked_hypotheses
+from hfssl.evaluation.results import TRICKS, ModelResult, TaskResult, write_result
 from hfssl.evaluation.scoring import Predictions, score_task
 from hfssl.evaluation.significance import bootstrap_task, interval
 from hfssl.evaluation.submission import Submission, write_submission
 from hfssl.evaluation.task_data import SplitData
 from hfssl.evaluation.tasks import Task, suite_tasks
+from hfssl.files import write_whole
 from hfssl.finetuning.builtin_models import BASELINES
 from hfssl.finetuning.loop import confidence, decode
 from hfssl.finetuning.suite import Run, Suite, best_run, read_logits
@@ -75,15 +77,24 @@ def collect(suite: Suite, runs: dict[str, list[Run]]) -> dict[str, TaskRuns]:
             logits = read_logits(suite.out, job.name)
             for split, data in predicted.items():
                 key = f"{name}.test" if task.is_diagnostic else split
-                if key not in logits:
-                    raise InputError(f"job {job.name} has no predictions of {task.title} {split}; delete its line in "
-                                     f"{suite.ledger.path} to do it again")  # fmt: skip
-                by_split[split].append(decode(data, logits[key], tuple(record["head"])))
-                sure[split].append(confidence(data, logits[key]))
+                same = not task.is_diagnostic or record["diagnostics"].get(name) == data.fingerprint()
+                if key not in logits or not same:
+                    raise InputError(f"job {job.name} has no predictions of these rows of {task.title} {split}; delete "
+                                     f"its line in {suite.ledger.path} to do it again")  # fmt: skip
+                order, trick = tuple(record["head"]), suite.trick(task)
+                decoded = _ranked(data, logits[key], order) if trick else decode(data, logits[key], order)
+                by_split[split].append(decoded)
+                sure[split].append(np.full(len(data), np.nan) if trick else confidence(data, logits[key]))
         best = runs[owner].index(best_run(runs[owner]))
         confidences = {split: seeds[best] for split, seeds in sure.items()}
         found[name] = TaskRuns(task, splits, runs[owner], by_split, best, confidences)
     return found
+
+
+def _ranked(data: SplitData, logits: np.ndarray, order: tuple[str, ...]) -> Predictions:
+    """WNLI's rows of one text against each other."""
+    yes, no = order.index("entailment"), order.index("not_entailment")
+    return ranked_hypotheses(data, (logits[:, yes] - logits[:, no]).tolist())
 
 
 def make_result(suite: Suite, tasks: dict[str, TaskRuns]) -> ModelResult:
@@ -140,19 +151,26 @@ def _task_result(suite: Suite, one: TaskRuns) -> TaskResult:
         task_version=task.version,
         intervals={name: [100 * end for end in _ends(values)] for name, values in draws.items()},
         part="; ".join(parts),
-        flags=_joined_flags(one, each),
+        flags=_joined_flags(one, each, suite.trick(task)),
         started_from="; ".join(sorted(started)) or None,
-        trick=None if one.runs or task.name != "wnli" else "majority",
+        trick=suite.trick(task),
         data={split: data.fingerprint() for split, data in one.splits.items() if not split.startswith("test")},
         settings=settings,
     )
 
 
-def _joined_flags(one: TaskRuns, each: Sequence[Any]) -> list[str]:
-    """Each flag once, with the seeds that have it unless all do. A diagnostic set has those of its own scores."""
+def _joined_flags(one: TaskRuns, each: Sequence[Any], trick: str | None) -> list[str]:
+    """Each flag once, with the seeds that have it unless all do.
+
+    A diagnostic set has those of its own scores, and so have predictions that are not the runs' own; of these runs what
+    does not speak of their predictions is said, too.
+    """
     per_seed = [list(scores.flags) for scores in each]
-    if not one.task.is_diagnostic:
+    if not (one.task.is_diagnostic or trick):
         per_seed = [record["flags"] for _, record in one.runs] or [[]]
+    elif trick and one.runs:
+        kept = [[flag for flag in record["flags"] if "constant" not in flag] for _, record in one.runs]
+        per_seed = [scored + flags for scored, flags in zip(per_seed, kept, strict=True)]
     seeds = [job.seed for job, _ in one.runs] or [0]
     joined = []
     for flag in dict.fromkeys(flag for flags in per_seed for flag in flags):
@@ -191,8 +209,8 @@ def _notes(suite: Suite, tasks: dict[str, TaskRuns]) -> list[str]:
         notes.append(f"a pair's texts are joined with {suite.source.separator}")
     if suite.source.tokenizer.pad_token == suite.source.tokenizer.eos_token:
         notes.append("the model has no padding token: its end token is used, under the attention mask")
-    if "wnli" in tasks and not tasks["wnli"].runs:
-        notes.append("WNLI: the majority class of train, not predictions of the model")
+    if "wnli" in tasks and (trick := suite.trick(tasks["wnli"].task)):
+        notes.append(f"WNLI: {TRICKS[trick]}")
     return notes
 
 
@@ -222,7 +240,4 @@ def _write_predictions(path: Path, one: TaskRuns) -> None:
         "seeds": [job.seed for job, _ in one.runs] or [0],
         "predictions": {split: [list(seed) for seed in one.predictions[split]] for split in one.task.scored_splits},
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f".{path.name}")
-    staging.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
-    staging.replace(path)
+    write_whole(path, json.dumps(content, ensure_ascii=False) + "\n")

@@ -28,7 +28,7 @@ class Job:
 
     Attributes:
         trial: 0 is the recipe's own settings; others are points of the grid.
-        start: folder of the model it starts from, or empty for the model itself.
+        start: the folder, or the job, of the model that it starts from; empty for the model itself.
         started_from: what that model was fine-tuned on, with which seed.
         name: of its line in the ledger and its folder.
         cost: about proportional to its time.
@@ -51,7 +51,8 @@ def make_job(
     """A job with its name.
 
     Args:
-        start: the folder of the model to start from, what that was fine-tuned on, and what it is identified by.
+        start: the folder, or the job, of the model to start from, what that was fine-tuned on, and what it is
+            identified by.
     """
     decides = {
         "task": task.key, "version": task.version, "encoding": VERSION, "seed": seed, "settings": asdict(settings),

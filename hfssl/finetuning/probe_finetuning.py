@@ -185,6 +185,7 @@ def _train(model, encoder: Encoder, images, args: FinetuningArguments, seed: int
             output_dir=str(Path(folder) / "run"),
             per_device_train_batch_size=batch,
             learning_rate_scaling="linear",
+            max_grad_norm=0.0,  # SimCLR's protocol clips nothing
             lr_scheduler_type="cosine",
             save_strategy="no",
             logging_steps=0.25,

@@ -2,8 +2,7 @@
 
 Sources: `roberta` is fairseq's examples/roberta/README.glue.md (Liu et al. 2019, table 10 and section 5.1); `bert` is
 Devlin et al. 2019, appendix A.3, and transformers' run_glue README; SuperGLUE's rows are jiant's superglue_bert.conf
-(Wang et al. 2019); `modernbert` is glue.py's jobs of the ModernBERT repository (Warner et al. 2024). `scratch` is our
-own, for models that were never pretrained: no paper has one.
+(Wang et al. 2019). `scratch` is our own, for models that were never pretrained: no paper has one.
 """
 
 from __future__ import annotations

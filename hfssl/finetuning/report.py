@@ -11,7 +11,7 @@ import numpy as np
 from hfssl.evaluation.contamination import FEWEST, WORDS, Overlap
 from hfssl.evaluation.leaderboard import METRIC_LABELS
 from hfssl.evaluation.report import Page
-from hfssl.evaluation.results import ModelResult, TaskResult
+from hfssl.evaluation.results import TRICKS, ModelResult, TaskResult
 from hfssl.evaluation.scoring import score_split, task_score
 from hfssl.evaluation.task_data import SplitData
 from hfssl.finetuning.outcome import TaskRuns
@@ -92,7 +92,7 @@ def _interval_figure(result: ModelResult, tasks: Mapping[str, TaskRuns]):
 def _add_task(page: Page, one: TaskRuns, found: TaskResult) -> None:
     page.heading(one.task.title)
     started = [f"Started from {found.started_from}."] if found.started_from else []
-    trick = ["The majority class of train, not the model."] if found.trick == "majority" else []
+    trick = [f"WNLI: {TRICKS[found.trick]}."] if found.trick else []
     for line in [*started, *trick, *([found.part] if found.part else []), *found.flags]:
         page.text(line)
     for split in one.task.scored_splits:

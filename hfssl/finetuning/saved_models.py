@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from transformers import PreTrainedModel
 
 from hfssl.evaluation.tasks import Task
 from hfssl.finetuning.heads import save_task_model
+
+logger = logging.getLogger(__name__)
 
 ABOUT = "hfssl_task.json"  # which task, seed and score; beside the weights
 _KEPT = ("task", "seed", "trial", "score", "scores", "settings", "started_from", "head")
@@ -34,15 +37,20 @@ class SavedModels:
 
     def save(
         self, model: PreTrainedModel, tokenizer, name: str, task: Task, record: Mapping[str, Any],
-        earlier: Sequence[tuple[str, float]],
+        earlier: Sequence[tuple[str, float]], planned: Sequence[str],
     ) -> None:  # fmt: skip
-        """Saves a job's model, unless an earlier one of the task is as good; drops those that no longer are the best.
+        """Saves a job's model, unless one of the task is better; drops those that no longer are the best.
 
         Args:
             earlier: names and scores of the task's jobs that are done.
+            planned: names of all its jobs; of equally good ones the first of them is the best.
         """
+
+        def rank(job: str, score: float) -> tuple[float, int]:
+            return score, -planned.index(job)
+
         kept = [(other, score) for other, score in earlier if self.find(other) is not None]
-        if self.keep != "all" and any(score >= record["score"] for _, score in kept):
+        if self.keep != "all" and any(rank(*other) > rank(name, record["score"]) for other in kept):
             return
         staging = self.folder / f".{name}"
         shutil.rmtree(staging, ignore_errors=True)
@@ -74,6 +82,10 @@ class SavedModels:
         if self.keep == "all":
             return
         for task, name in best.items():
+            if self.find(name) is None:  # gone, or made with --save_models none: what is there stays
+                if self.keep != "none":
+                    logger.warning("%s: the model of its best job %s is not in %s", task, name, self.folder)
+                continue
             if _job_of(self.folder / name) == name:
                 shutil.rmtree(self.folder / task, ignore_errors=True)
                 (self.folder / name).rename(self.folder / task)

@@ -19,7 +19,7 @@ from transformers import (
 
 from hfssl.errors import InputError, nearest
 from hfssl.finetuning.builtin_models import BUILTIN, quiet_transformers
-from hfssl.models import SpanConfig
+from hfssl.models import SentenceConfig, SpanConfig
 from hfssl.tokenization import load_tokenizer
 
 
@@ -104,6 +104,8 @@ def _look_at(config: PreTrainedConfig, name: str, trust_remote_code: bool) -> tu
     if not known and not (remote and trust_remote_code):
         hint = "; --trust_remote_code runs the code beside it" if remote else ""
         raise InputError(f"{name!r} is a {config.model_type} model: transformers has no text classifier of it{hint}")
+    if config.model_type == "xlnet":
+        raise InputError(f"{name!r} is an xlnet model, whose classifier reads the last place of a row: padding, here")
     with quiet_transformers(), torch.device("meta"):
         encoder = AutoModel.from_config(config, trust_remote_code=trust_remote_code)
     if "input_ids" not in (parameters := inspect.signature(encoder.forward).parameters):
@@ -112,7 +114,8 @@ def _look_at(config: PreTrainedConfig, name: str, trust_remote_code: bool) -> tu
     for part_name, module in encoder.named_modules():
         if part_name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
             positions = module.num_embeddings - module.padding_idx - 1  # RoBERTa counts from its padding on
-    two_types = getattr(config, "type_vocab_size", 2) >= 2
+    # GPT-2 and its kin take token types, too, and look them up among the words.
+    two_types = getattr(config, "type_vocab_size", 0) >= 2 or config.model_type == SentenceConfig.model_type
     return positions, two_types and "token_type_ids" in parameters
 
 
@@ -151,7 +154,7 @@ def _fingerprint(path: str, config: PreTrainedConfig) -> str:
         return f"{path}@{getattr(config, '_commit_hash', None)}"
     digest = hashlib.blake2b(digest_size=16)
     for file in sorted(folder.glob("*")):
-        if file.suffix in (".safetensors", ".json", ".txt", ".model"):
+        if file.suffix in (".safetensors", ".json", ".txt", ".model", ".py"):
             digest.update(file.name.encode())
             with file.open("rb") as stream:
                 while block := stream.read(2**22):

@@ -14,8 +14,12 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import hashlib
 import logging
 import os
+import time
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +29,13 @@ import torch
 from hfssl.data.toyglue import TOYGLUE, toy_texts
 from hfssl.errors import InputError
 from hfssl.evaluation.diagnostic import load_diagnostic
+from hfssl.evaluation.results import TRICKS
 from hfssl.evaluation.task_data import SplitData, load_split, load_task
-from hfssl.evaluation.tasks import Task, select_tasks, suite_tasks
+from hfssl.evaluation.tasks import TASKS, Task, select_tasks, suite_tasks
 from hfssl.finetuning.arguments import LoopArguments, SuiteArguments
 from hfssl.finetuning.builtin_models import BASELINES, BUILTIN, make_builtin
 from hfssl.finetuning.encoding import TaskEncoder
-from hfssl.finetuning.heads import choose_head
+from hfssl.finetuning.heads import SPANS, choose_head
 from hfssl.finetuning.loop import check_parts, fine_tune
 from hfssl.finetuning.plan import Job, make_job, trained_tasks
 from hfssl.finetuning.recipes import Settings, find_recipe
@@ -56,22 +61,35 @@ class Suite:
 
     def __init__(self, suite: str, args: SuiteArguments, loop: LoopArguments):
         self.suite, self.args, self.loop = suite, args, loop
-        self.out = Path(args.out).expanduser()
+        self.out = Path(args.out or f"out/{suite}-{Path(args.model).name}").expanduser()
         self.tasks = select_tasks(suite, args.tasks)
+        self._refuse_unused()
         self.trained = trained_tasks(suite, self.tasks, args.wnli)
         _check_folder(self.out, suite)
         self.seeds = args.seeds or (5 if torch.cuda.is_available() else 1)
         self.data = self._load_data()
+        given = self._open_mnli()
         self.source = self._open_model()
         self.recipe_name, self.recipe = find_recipe(loop.recipe, self.source.config.model_type, self.source.pretrained)
         self.encoder = self._encoder(self.source)
         for task in self.trained:
             choose_head(self.source, task, loop.new_head)
-            check_parts(task, self.recipe.settings(task, **loop.changes).batch_size, loop.gradient_accumulation_steps)
-        self.mnli = self._given_mnli()
+            if task.kind in SPANS and not self.source.tokenizer.is_fast:
+                raise InputError(f"{task.title} needs a tokenizer that says where its tokens are: a fast one")
+            for settings in self.recipe.trials(task, **loop.changes)[: None if args.search else 1]:
+                check_parts(task, settings.batch_size, loop.gradient_accumulation_steps)
+        self.mnli = self._given_mnli(given)
         self.ledger = Ledger(self.out / "ledger.jsonl", {"suite": suite})
         self.models = SavedModels(self.out / "models", args.save_models)
         self._planned: dict[str, list[str]] = {}  # names of jobs by task
+
+    def _refuse_unused(self) -> None:
+        """Flags that say something of a task that is not there."""
+        names = {task.name for task in self.tasks}
+        if self.args.wnli != "trained" and "wnli" not in names:
+            raise InputError(f"--wnli {self.args.wnli} has no use without WNLI: add wnli to --tasks")
+        if self.args.diagnostic and not (self.suite == "glue" and "mnli" in names):
+            raise InputError("--diagnostic is for AX, which GLUE's MNLI model predicts: add mnli to --tasks")
 
     def _load_data(self) -> dict[str, dict[str, SplitData]]:
         source, data = self.args.data_dir, {}
@@ -93,8 +111,15 @@ class Suite:
     def _open_model(self) -> Source:
         name, made = self.args.model, None
         if name in BUILTIN:
-            made = make_builtin(name, self._training_texts(), self.out / name)
+            made = make_builtin(name, self._training_texts(), self.out / self._builtin_folder(name))
         return open_source(name, self.loop.trust_remote_code, made)
+
+    def _builtin_folder(self, name: str) -> str:
+        """Its vocabulary is that of the tasks' training data, so other tasks make another one."""
+        if self.args.data_dir == TOYGLUE:  # one vocabulary for all
+            return name
+        trains = " ".join(splits["train"].fingerprint() for splits in self.data.values() if "train" in splits)
+        return f"{name}-{hashlib.blake2b(trains.encode(), digest_size=4).hexdigest()}"
 
     def _training_texts(self):
         """What the tokenizer of a builtin model is trained on: never dev or test."""
@@ -106,13 +131,27 @@ class Suite:
     def _encoder(self, source: Source) -> TaskEncoder:
         return TaskEncoder(source.tokenizer, min(self.loop.max_length, source.positions), source.takes_types)
 
-    def _given_mnli(self) -> tuple[str, str, str] | None:
-        """``--mnli_model``: its folder, what it is, its fingerprint."""
-        if not (self.args.mnli_model and self.args.mnli_start):
+    def _open_mnli(self) -> Source | None:
+        """``--mnli_model``, which must tell MNLI's three classes."""
+        if self.args.mnli_model is None:
             return None
+        if not self.args.mnli_start or self.loop.freeze_encoder or self.args.model in BASELINES:
+            raise InputError("--mnli_model has no use with --mnli_start false, --freeze_encoder or a builtin baseline")
         given = open_source(self.args.mnli_model, self.loop.trust_remote_code)
+        if not choose_head(given, TASKS["glue/mnli"]).kept:
+            raise InputError(f"{self.args.mnli_model} is no model of MNLI: it has no classifier")
+        return given
+
+    def _given_mnli(self, given: Source | None) -> tuple[str, str, str] | None:
+        """Its folder, what it is, its fingerprint; it must be the same net."""
+        if given is None:
+            return None
         if self._encoder(given).identity != self.encoder.identity:
             raise InputError(f"{self.args.mnli_model} has another tokenizer than {self.args.model}")
+        for name in ("model_type", "hidden_size", "num_hidden_layers"):
+            theirs, ours = (getattr(source.encoder_config, name, None) for source in (given, self.source))
+            if theirs != ours:
+                raise InputError(f"{self.args.mnli_model} has {name} {theirs}, {self.args.model} has {ours}")
         return given.path, f"mnli ({self.args.mnli_model})", given.fingerprint
 
     def run(self) -> dict[str, list[Run]]:
@@ -126,16 +165,15 @@ class Suite:
         runs = self._run_tasks(first, {task.name: self._start(task) for task in first})
         if later:
             job, record = best_run(runs["mnli"])
-            folder = self.models.find(job.name)
-            if folder is None:
-                raise InputError(
-                    f"the MNLI model of {job.name} is gone from {self.models.folder}, and other tasks start from it; "
-                    "give --mnli_start false or another --out"
-                )
-            start = (str(folder), f"mnli (seed {job.seed}, score {100 * record['score']:.1f} on dev)", job.name)
+            start = (job.name, f"mnli (seed {job.seed}, score {100 * record['score']:.1f} on dev)", job.name)
             runs |= self._run_tasks(later, {task.name: start for task in later})
-        self.models.finish({name: best_run(found)[0].name for name, found in runs.items()}, self._planned)
+        with self.ledger.alone():
+            self.models.finish({name: best_run(found)[0].name for name, found in runs.items()}, self._planned)
         return {task.name: runs[task.name] for task in self.trained}
+
+    def trick(self, task: Task) -> str | None:
+        """Of WNLI: what its predictions are instead of the model's, one of `TRICKS`."""
+        return self.args.wnli if task.name == "wnli" and self.args.wnli in TRICKS else None
 
     def _starts_from_mnli(self, task: Task) -> bool:
         """Not a frozen encoder, which MNLI would leave as it is, nor the baselines, which are of a single task."""
@@ -144,6 +182,23 @@ class Suite:
 
     def _start(self, task: Task) -> tuple[str, str, str]:
         return self.mnli if self.mnli and self._starts_from_mnli(task) else ("", "", "")
+
+    def _start_folder(self, start: str) -> str:
+        """Where the model is that a job starts from: looked up now, since another process may have renamed it.
+
+        Raises:
+            InputError: it is gone.
+        """
+        if self.mnli:
+            return start
+        for _ in range(20):  # while another process puts it in its place
+            if folder := self.models.find(start):
+                return str(folder)
+            time.sleep(0.1)
+        raise InputError(
+            f"the MNLI model of {start} is gone from {self.models.folder}, and other tasks start from it; give "
+            "--mnli_start false or another --out"
+        )
 
     def _run_tasks(self, tasks: list[Task], starts: dict[str, tuple[str, str, str]]) -> dict[str, list[Run]]:
         """The grid on the first seed, if it is searched; then the other seeds with the best of it."""
@@ -178,7 +233,8 @@ class Suite:
         task, data = job.task, self.data[job.task.name]
         source = self.source
         if job.start:
-            source = dataclasses.replace(open_source(job.start, self.loop.trust_remote_code), name=job.started_from)
+            opened = open_source(self._start_folder(job.start), self.loop.trust_remote_code)
+            source = dataclasses.replace(opened, name=job.started_from)
         head = choose_head(source, task, self.loop.new_head or bool(job.start))
         diagnostics = {
             other: splits["test"]
@@ -190,6 +246,7 @@ class Suite:
             source, task, data, self.encoder, head, job.settings, self.loop, job.seed, self.out, diagnostics, label
         )
         record = made.record | {"trial": job.trial, "started_from": job.started_from, "task": task.key}
+        record["diagnostics"] = {other: rows.fingerprint() for other, rows in diagnostics.items()}
         _write_logits(self.out / "jobs" / name, made.logits)
         if self.models.wanted(task.name):
             earlier = [
@@ -197,7 +254,7 @@ class Suite:
                 for other, found in self.ledger.results().items()
                 if other in self._planned[task.name]
             ]
-            self.models.save(made.model, source.tokenizer, name, task, record, earlier)
+            self.models.save(made.model, source.tokenizer, name, task, record, earlier, self._planned[task.name])
         scores = ", ".join(f"{name} {100 * value:.1f}" for name, value in record["scores"].items())
         logger.info("%s: %s on dev", label, scores)
         return record
@@ -246,7 +303,7 @@ def read_logits(out: Path, name: str) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {split: file[split] for split in file.files}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"cannot read {path}: {error}; delete its line in {out / 'ledger.jsonl'} to do that job again"
         ) from error

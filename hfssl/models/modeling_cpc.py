@@ -277,6 +277,7 @@ class CPCForPreTraining(BackbonePreTrainedModel):
         predictors: for each direction and each step k the matrix W_k from context to prediction.
         target_map: the linear map of patches that is predicted, with `projection_dim`.
         min_batch_size: images of all processes that a batch must have, or there is nothing to tell a pair from.
+        contrastive: the images of a batch are compared with each other.
     """
 
     config_class = CPCConfig
@@ -290,6 +291,7 @@ class CPCForPreTraining(BackbonePreTrainedModel):
         self.cpc = CPCModel(config)
         self.predictors = nn.ModuleList()
         self.target_map = nn.Identity()
+        self.contrastive = config.objective == "pairs" or config.negatives != "same_image"
         self.min_batch_size = 2 if config.objective == "pairs" or config.negatives == "other_images" else 1
         if config.objective == "image":
             features, width = self.cpc.patch_features, config.projection_dim or self.cpc.patch_features

@@ -129,9 +129,11 @@ class Study:
         args = copy.copy(self.args)
         folder = Path(self.args.output_dir) / "cells" / name.replace("/", "-").replace(" ", "")
         args.seed, args.output_dir = seed, str(folder)
-        trainer = PretrainingTrainer(model, args, self.train, data_collator=self.collator(cell, seed))
-        run(trainer)
-        found = self._probe(trainer.model) | {"loss": trainer.state.log_history[-1].get("train_loss", float("nan"))}
+        run(PretrainingTrainer(model, args, self.train, data_collator=self.collator(cell, seed)))
+        # From the folder: a process that was killed while it probed may have trained it.
+        model = SimCLRForPreTraining.from_pretrained(folder)
+        loss = json.loads((folder / "log_history.json").read_text())[-1].get("train_loss", float("nan"))
+        found = self._probe(model) | {"loss": loss}
         shutil.rmtree(folder)
         return found
 

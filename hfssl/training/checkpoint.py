@@ -97,13 +97,13 @@ def _is_of(name: str, forms: tuple[str, ...]) -> bool:
     return any(Path(Path(name).parts[0]).match(form) for form in forms)
 
 
-def check_writable(output_dir: str | Path) -> None:
+def check_writable(output_dir: str | Path, flag: str = "--output_dir") -> None:
     """Raises an InputError if nothing can be written there; makes nothing."""
     folder = Path(output_dir).absolute()
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"cannot write to {output_dir}: {folder} is read-only or no folder; give another --output_dir")
+        raise InputError(f"cannot write to {output_dir}: {folder} is read-only or no folder; give another {flag}")
 
 
 def why_not_written(error: BaseException, folder: str | Path) -> str:

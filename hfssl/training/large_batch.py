@@ -14,7 +14,8 @@ Both are `torch.utils.checkpoint`, along the batch or along the depth: it restor
 works under mixed precision and DistributedDataParallel, which reduces the gradients once.
 
 A model takes part if it has `embed(pixel_values)`, (N, C, H, W) to a tuple of tensors with N rows each, and calls it
-once in `forward`. Any model whose loss compares samples says how many of them it needs, its `min_batch_size`.
+once in `forward`. Any model whose loss compares samples says how many of them it needs, its `min_batch_size`, or, if
+one is enough, that it is `contrastive`.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ logger = logging.getLogger(__name__)
 
 
 def is_contrastive(model: nn.Module) -> bool:
-    """Whether the model's loss compares the samples of a batch with each other."""
-    return getattr(model, "min_batch_size", 1) > 1
+    """Whether the model's loss compares the samples of a batch with each other, which a model may say itself."""
+    return getattr(model, "contrastive", getattr(model, "min_batch_size", 1) > 1)
 
 
 def prepare_batch(model: nn.Module, args) -> None:
@@ -61,8 +62,8 @@ def prepare_batch(model: nn.Module, args) -> None:
         _warn(model, args, together)
     if args.large_batch != "none" and not hasattr(model, "embed"):
         raise InputError(
-            f"--large_batch {args.large_batch} is for models that compare the embeddings of whole images; "
-            f"{type(model).__name__} does not"
+            f"--large_batch {args.large_batch} is for models that compare the embeddings of whole images, such as "
+            f"SimCLR's; {type(model).__name__} is not computed in this way"
         )
     if args.large_batch == "chunk":
         _refuse_batchnorm(model)

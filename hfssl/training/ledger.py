@@ -53,6 +53,20 @@ class Ledger:
         """What is done, by the jobs' names, in the order in which it was done."""
         return {entry["job"]: entry["result"] for entry in self._entries() if "result" in entry}
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """While inside, no other process is, and none notes a job: for what is to be tidied up when jobs are done.
+
+        Raises:
+            InputError: as `run`, whose jobs must not call it.
+        """
+        self._open()
+        try:
+            with self._writing():
+                yield
+        finally:
+            self._close()
+
     def run(self, jobs: Mapping[str, Job], execute: Callable[[str, Job], Any]) -> dict[str, Any]:
         """Does what is missing of the jobs, together with whatever other processes run on the same file.
 
@@ -76,9 +90,7 @@ class Ledger:
             self._open()
             return self._run(jobs, execute)
         finally:
-            if self._locks >= 0:
-                os.close(self._locks)
-            self._locks = -1
+            self._close()
 
     def _run(self, jobs: Mapping[str, Job], execute: Callable[[str, Job], Any]) -> dict[str, Any]:
         began, seconds, waiting = len(self._entries()), [], False
@@ -153,6 +165,11 @@ class Ledger:
                     f"{self.path} holds results of other settings ({name}: {found.get(name)}, now "
                     f"{self.settings.get(name)}); delete it or give another folder"
                 )
+
+    def _close(self) -> None:
+        if self._locks >= 0:
+            os.close(self._locks)
+        self._locks = -1
 
     def _entries(self) -> list[dict[str, Any]]:
         entries = []

@@ -21,7 +21,8 @@ from hfssl.evaluation.knn import knn_predict
 
 logger = logging.getLogger(__name__)
 
-SHARE = 0.02  # of the work of the steps, for the interval; what is measured must stay under 0.03
+SHARE = 0.02  # of the work of the steps, for the interval
+MOST = 0.03  # of the time, measured; more is warned of once
 NEIGHBOURS = 20
 RANK_IMAGES = 512  # that RankMe is taken of
 LOW_STD, LOW_RANK = 0.1, 0.25  # of the largest so far: less is a collapse
@@ -76,7 +77,8 @@ class OnlineProbe(TrainerCallback):
             )
         self._images, self._bank, self.interval = images, args.online_knn_bank, args.online_knn_steps
         self._chosen = np.random.default_rng((seed, 2)).choice(len(images), count, replace=False)
-        self._labels = None if images.labels is None else torch.from_numpy(images.labels[self._chosen])
+        labelled = images.labels is not None and images.labels.min() >= 0  # -1 says on the Hub that there is none
+        self._labels = torch.from_numpy(images.labels[self._chosen]) if labelled else None
         self._trainer = self._encoder = self._pixels = None
         self._since = 0.0
 
@@ -118,6 +120,7 @@ class OnlineProbe(TrainerCallback):
         now = time.perf_counter()
         if not first:
             found["online_share"] = round((now - began) / (now - self._since), 4)
+            self._warn_if_slow(state, found["online_share"])
         self._since = now
         due = control.should_log
         self._trainer.log(found)
@@ -127,6 +130,13 @@ class OnlineProbe(TrainerCallback):
             "step %d: %sfeature deviation %.3g, RankMe %.3g",
             state.global_step, accuracy, found["online_feature_std"], found["online_rankme"],
         )  # fmt: skip
+
+    def _warn_if_slow(self, state, share: float) -> None:
+        if share > MOST and all(entry.get("online_share", 0) <= MOST for entry in state.log_history):
+            logger.warning(
+                "--online_knn took %.0f %% of the time since it last looked; a larger --online_knn_steps than %d helps",
+                100 * share, self.interval,
+            )  # fmt: skip
 
     def _collapsed(self, state, found: dict[str, float]) -> bool:
         """Whether the features are much narrower than they were; says so the first time."""

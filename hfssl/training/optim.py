@@ -86,7 +86,9 @@ def build_optimizer(model: nn.Module, decay: Iterable[str], args) -> torch.optim
     * muon: momentum whose update is made orthogonal, for weights with two or more axes; AdamW for embeddings, heads
       and everything with one axis. Its updates are scaled to the size of AdamW's, so one learning rate serves both.
     * lars (You et al. 2017, equation 6) and lamb (You et al. 2020, algorithm 2): each weight's step is scaled by its
-      norm; biases and norms, which are not decayed, are not scaled either.
+      norm; biases and norms, which are not decayed, are not scaled either. SimCLR's authors (google-research/simclr,
+      `lars_optimizer.py`) divide by |g + d w| where equation 6 has |g| + d |w|, and multiply by the learning rate
+      before the momentum and not after it, so that their warm-up and decay act a few steps later.
 
     Args:
         decay: the names of the weights that decay.

@@ -16,6 +16,7 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from hfssl.errors import InputError
+from hfssl.files import write_whole
 from hfssl.hub import write_model_card
 from hfssl.training.callbacks import Stopped
 from hfssl.training.checkpoint import newest, resumable, weights_digest
@@ -63,7 +64,7 @@ def run(trainer: PretrainingTrainer) -> dict[str, float]:
         trainer.save_final()
         if args.should_save:
             write_model_card(output_dir, record)
-            _write_json(output_dir / RUN, record)
+            write_whole(output_dir / RUN, json.dumps(record, indent=1))
     except OSError as error:
         raise InputError(
             f"cannot save the model in {output_dir}: {error.strerror or error}; "
@@ -155,7 +156,7 @@ def _look(output_dir: Path, identity: dict[str, Any], args) -> dict[str, float] 
         if old.get("finished") and all(old.get(key) == value for key, value in identity.items()):
             return old.get("metrics", {})
     output_dir.mkdir(parents=True, exist_ok=True)
-    _write_json(output_dir / RUN, identity | {"finished": False})
+    write_whole(output_dir / RUN, json.dumps(identity | {"finished": False}, indent=1))
     return None
 
 
@@ -210,12 +211,6 @@ def _from_main_process(trainer, action: Callable[[], Any]) -> Any:
     if error:
         raise InputError(error)
     return result
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    staging = path.with_name(f".{path.name}")
-    staging.write_text(json.dumps(value, indent=1))
-    staging.replace(path)
 
 
 def _say_what_was_written(trainer, metrics: dict[str, float]) -> None:

@@ -70,12 +70,13 @@ def planted(job, suite, noise, out):
     return {
         "score": 1 - noise + 0.01 * job.seed, "last_score": 0.5, "head": list(task.labels or ("score",)), "flags": [],
         "settings": {"learning_rate": 1e-3}, "updates": 7, "selection": "best epoch on dev", "tokens": 100,
+        "diagnostics": {"ax": suite.data["ax"]["test"].fingerprint()} if task.name == "mnli" else {},
         "train_seconds": 1.0, "seconds": 2.0, "padding_ratio": 1.01, "device": "CPU", "batch_size": 32,
     }  # fmt: skip
 
 
 def test_compare_finds_what_was_planted_and_says_what_it_cannot_tell(made):
-    names, found = compare_folders(made["good"][0], made["bad"][0], permutations=500)
+    names, found, notes = compare_folders(made["good"][0], made["bad"][0], permutations=500)
     by_task = {one.task: one for one in found}
     assert set(by_task) == {"CoLA", "RTE", "STS-B", "MNLI", "WNLI"}
     for title in ("CoLA", "MNLI", "STS-B"):
@@ -86,9 +87,9 @@ def test_compare_finds_what_was_planted_and_says_what_it_cannot_tell(made):
     from rich.console import Console
 
     console = Console(record=True, width=200)
-    console.print(comparison_table(("good", "bad"), found))
+    console.print(comparison_table(("good", "bad"), found, notes))
     shown = console.export_text()
-    assert "good is better" in shown and "Holm" in shown
+    assert "good is better" in shown and "Holm" in shown and "CoLA: synthetic" in shown
 
 
 def test_compare_refuses_what_does_not_compare(made, tmp_path):

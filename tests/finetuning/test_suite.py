@@ -3,16 +3,19 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 
 import numpy as np
 import pytest
 from transformers import AutoModelForSequenceClassification
 
 from hfssl.errors import InputError
+from hfssl.evaluation.leaderboard import result_row
 from hfssl.evaluation.results import read_result
 from hfssl.evaluation.submission_check import validate_submission
 from hfssl.evaluation.task_data import load_split
 from hfssl.evaluation.tasks import TASKS
+from hfssl.finetuning import outcome
 from hfssl.finetuning import suite as suite_module
 from hfssl.finetuning.arguments import LoopArguments, SuiteArguments
 from hfssl.finetuning.command import run_suite
@@ -164,6 +167,23 @@ def test_wnli_as_the_majority_is_declared(go, counted):
     assert result.tasks["wnli"].scores["accuracy"] == [pytest.approx(share)]
 
 
+def test_wnli_by_ranking_takes_the_same_runs_and_is_declared(go, counted, monkeypatch):
+    """Ranking is of the predictions: nothing is trained again; it is said wherever a majority's would be."""
+    plain = go("glue", "wnli")
+    seen = []
+    monkeypatch.setattr(
+        outcome, "ranked_hypotheses", lambda data, margins: seen.append(data.split) or ["entailment"] * len(data)
+    )
+    result = go("glue", "wnli", wnli="ranked")
+    assert counted == ["wnli 0"] and sorted(seen) == ["test", "validation"]
+    assert plain.tasks["wnli"].trick is None and result.tasks["wnli"].trick == "ranked"
+    assert any("ranked" in note for note in result.notes) and result_row(result).footnotes[0] == "wnli-ranked"
+    labels = load_split(TASKS["glue/wnli"], "validation", TOY).labels
+    share = 100 * labels.count("entailment") / len(labels)
+    assert result.tasks["wnli"].scores["accuracy"] == [pytest.approx(share)]
+    assert any("constant" in flag for flag in result.tasks["wnli"].flags)  # of what is handed in
+
+
 def test_starting_from_mnli_can_be_left_and_can_be_given(go, tmp_path, counted):
     go("glue", "mnli,rte", out="glue", mnli_start=False)
     assert all(not record["started_from"] for record in ledger(tmp_path / "glue").values())
@@ -213,7 +233,7 @@ def test_a_part_of_a_split_is_marked_and_never_whole(go, tmp_path, bert_folder):
         ({"tasks": "rte", "data_dir": "./nowhere"}, "no such folder"),
         ({"tasks": "rte", "contamination": "./nowhere.txt"}, "nowhere.txt"),
         ({"tasks": "rte", "save_models": "bets"}, "--save_models 'bets' is not one of.*did you mean 'best'"),
-        ({"tasks": "rte", "wnli": "guess"}, "--wnli 'guess' is not one of trained, majority"),
+        ({"tasks": "rte", "wnli": "guess"}, "--wnli 'guess' is not one of trained, majority, ranked"),
         ({"tasks": "rte", "seeds": 0}, "--seeds must be at least 1"),
         ({"tasks": "rte", "gradient_accumulation_steps": 5}, "does not divide the batch of 32 of RTE"),
     ],
@@ -255,6 +275,25 @@ def test_a_kill_loses_one_job_and_a_rerun_does_the_rest(tmp_path, bert_folder, g
     result = go("glue", "cola,sst2,wnli", max_steps=40)
     assert sorted(counted) == sorted(f"{name} 0" for name in ("cola", "sst2", "wnli") if name not in done)
     assert set(result.tasks) == {"cola", "sst2", "wnli"} and len(ledger(out)) == 3
+
+
+@pytest.mark.distributed
+def test_two_commands_share_one_folder(tmp_path, bert_folder):
+    """Each job is done by one of them; both wait for all, and write the same results, models and zip."""
+    out = tmp_path / "out"
+    command = [sys.executable, "eval/run_glue.py", "--model", bert_folder, "--out", out, "--data_dir", TOY, "--tasks",
+               "cola,sst2,mnli,rte", "--recipe", "scratch", "--max_steps", "20", "--seeds", "3"]  # fmt: skip
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    said = [process.communicate(timeout=600) for process in processes]
+    for process, (printed, errors) in zip(processes, said, strict=True):
+        assert process.returncode == 0 and b"official-9" in printed, errors.decode()
+    lines = [json.loads(line) for line in (out / "ledger.jsonl").read_text().splitlines()[1:]]
+    assert len(lines) == 12 and len({line["job"] for line in lines}) == 12 and all("result" in line for line in lines)
+    assert all(b"s; " in errors for _, errors in said), "each has done some"
+    assert sorted(path.name for path in (out / "models").iterdir()) == ["cola", "mnli", "rte", "sst2"]
+    assert set(read_result(out / "glue_dev.json").tasks) == {"cola", "sst2", "mnli", "rte"}
+    assert zipfile.ZipFile(out / "submission-incomplete.zip").testzip() is None
+    assert [path for path in out.rglob(".*") if path.name.startswith((".glue", ".sub", ".report"))] == []
 
 
 def test_models_that_are_not_the_best_make_room(go, tmp_path):

@@ -74,6 +74,29 @@ def test_processes_share_the_work(tmp_path):
     assert len({pid for _, pid in begun(tmp_path)}) == 3, "each process has done some"
 
 
+def tidy(folder, name):
+    with Ledger(folder / "ledger.jsonl").alone(), (folder / "tidied").open("a") as file:
+        file.write(f"{name} begins\n")
+        file.flush()
+        time.sleep(0.1)
+        file.write(f"{name} ends\n")
+
+
+@pytest.mark.distributed
+def test_what_is_done_alone_is_done_by_one_process_at_a_time(tmp_path):
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=tidy, args=(tmp_path, name)) for name in "abc"]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(30)
+        assert process.exitcode == 0
+    lines = [line.split() for line in (tmp_path / "tidied").read_text().splitlines()]
+    assert [what for _, what in lines] == ["begins", "ends"] * 3
+    assert all(lines[place][0] == lines[place + 1][0] for place in (0, 2, 4)), lines
+    assert Ledger(tmp_path / "ledger.jsonl").run({"job0": 0}, Worker(tmp_path)), "the file goes on as before"
+
+
 def test_a_job_that_was_done_between_the_look_and_the_claim_is_not_done_again(tmp_path):
     class Late(Ledger):
         def _claim(self, name):
