@@ -2,10 +2,9 @@
 
     python benchmarks/vision_quality.py --train_file TRAIN.parquet --test_file TEST.parquet --out out/vision_quality
 
-Each method's own command with recipes/*_tiny_cpu.yaml, once a seed, on one thread each, two at a time; then `hfssl
-probe` on what it saved. The same command again does what is missing. Supervised training and lightly's SimCLR have the
-net, the steps, the batch and the seeds of the SimCLR recipe. An hour on CIFAR-10; needs lightly. The figures are means
-and standard deviations over the seeds.
+Each method's command with recipes/*_tiny_cpu.yaml, once a seed, one thread each, two at a time; then `hfssl probe`. The
+same command again does what is missing. Supervised training and lightly's SimCLR have SimCLR's net, steps, batch and
+seeds. An hour on CIFAR-10; needs lightly.
 """
 
 import json
@@ -22,10 +21,12 @@ from hfssl.benchmarking import print_table, write_json
 from hfssl.config import parse_config
 from hfssl.errors import exits_on_bad_input
 
-ROOT = Path(__file__).resolve().parent.parent
-SIMCLR, CPC = "recipes/simclr_tiny_cpu.yaml", "recipes/cpc_tiny_cpu.yaml"
-PROGRAMS = ("recipes/pretrain_simclr.py", "recipes/pretrain_cpc.py", "benchmarks/simclr_quality.py")
-TRAINING = dict(zip(("simclr", "cpc", "lightly"), zip(PROGRAMS, (SIMCLR, CPC, SIMCLR), strict=True), strict=True))
+ROOT, ONE_THREAD = Path(__file__).resolve().parent.parent, os.environ | {"OMP_NUM_THREADS": "1"}
+TRAINING = {
+    "simclr": ("recipes/pretrain_simclr.py", "recipes/simclr_tiny_cpu.yaml"),
+    "cpc": ("recipes/pretrain_cpc.py", "recipes/cpc_tiny_cpu.yaml"),
+    "lightly": ("benchmarks/simclr_quality.py", "recipes/simclr_tiny_cpu.yaml"),
+}
 
 
 @dataclass
@@ -47,13 +48,12 @@ def probed(method: str, seed: int, args: QualityArguments) -> list[dict]:
         flags = [f"--image_path={args.train_file}", f"--seed={seed}", f"--output_dir={model}"]
         commands.insert(0, [ROOT / TRAINING[method][0], "--config", ROOT / TRAINING[method][1], *flags])
     elif method == "supervised":
-        flags = [f"--supervised_steps={args.steps}", f"--supervised_seed={seed}", "--finetune_batch_size=256"]
-        commands = [[*probe, f"--model=random:{out}/simclr-0", *flags]]
+        flags = [f"--supervised_steps={args.steps}", f"--supervised_seed={seed}", f"--random_seed={seed}"]
+        commands = [[*probe, f"--model=random:{out}/simclr-0", "--finetune_batch_size=256", *flags]]
     if not (out / f"probe-{name}" / "results.json").exists():
         with open(out / f"{name}.log", "a") as log:
             for command in commands:
-                environment = os.environ | {"OMP_NUM_THREADS": "1"}
-                subprocess.run([sys.executable, *command], env=environment, stdout=log, stderr=log, check=True)
+                subprocess.run([sys.executable, *command], env=ONE_THREAD, stdout=log, stderr=log, check=True)
     return json.loads((out / f"probe-{name}" / "results.json").read_text())["rows"]
 
 
@@ -62,21 +62,18 @@ def main(argv=None):
     (args,) = parse_config(QualityArguments, argv=argv)
     Path(args.out).mkdir(parents=True, exist_ok=True)
     seeds, found = range(args.seeds), defaultdict(list)
-    # The supervised net and the random init are in the architecture of the first SimCLR run, which comes before them.
-    first = [(method, seed) for seed in seeds for method in TRAINING]
+    first = [(method, seed) for seed in seeds for method in TRAINING]  # the others take the first one's architecture
     jobs = [*first, *(("supervised", seed) for seed in seeds), ("pixels", 0)]
     with ThreadPoolExecutor(2) as pool:
         results = list(pool.map(lambda job: probed(*job, args), first))
         results += pool.map(lambda job: probed(*job, args), jobs[len(first) :])
-        for (method, seed), rows in zip(jobs, results, strict=True):
+        for (method, _), rows in zip(jobs, results, strict=True):
             for row in rows:
-                if method != "supervised" or row["encoder"].startswith("supervised"):
-                    found[method, row["protocol"], row["labels"]].append(100 * row["accuracy"])
-                elif seed == 0:  # the random init that supervised training is set beside
-                    found["random init", row["protocol"], row["labels"]].append(100 * row["accuracy"])
+                of = "random init" if row["encoder"].startswith("random") else method
+                found[of, row["protocol"], row["labels"]].append(100 * row["accuracy"])
     lines = [[*key, f"{mean(each):.1f}", f"{stdev(each):.1f}" if len(each) > 1 else ""] for key, each in found.items()]
     print_table(["", "probe", "labels", "% right", "deviation"], lines, "Frozen features")
-    rows = [{"of": m, "probe": p, "labels": n, "accuracies": each} for (m, p, n), each in found.items()]
+    rows = [{"of": of, "probe": probe, "labels": n, "accuracies": each} for (of, probe, n), each in found.items()]
     write_json(f"{args.out}/quality.json", rows, seeds=args.seeds)
 
 

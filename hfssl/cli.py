@@ -174,6 +174,31 @@ def validate_submission(
 
 
 @app.command()
+def colorize(
+    model: Annotated[str, typer.Argument(help="A folder or a Hub id of a colorization model.")],
+    images: Annotated[list[str], typer.Argument(help="Image files; of coloured ones the colours are not looked at.")],
+    out: Annotated[str, typer.Option(help="The folder to write NAME.png to.")] = "out/colorized",
+) -> None:
+    """Give colour to images: hfssl colorize out/colorization photo.jpg."""
+    from hfssl.pictures import colorize_files
+
+    exits_on_bad_input(colorize_files)(model, images, out)
+
+
+@app.command()
+def inpaint(
+    model: Annotated[str, typer.Argument(help="A folder or a Hub id of a context encoder.")],
+    images: Annotated[list[str], typer.Argument(help="Image files.")],
+    mask: Annotated[str, typer.Option(help="An image, white where the others are hidden; or center.")] = "center",
+    out: Annotated[str, typer.Option(help="The folder to write NAME.png to.")] = "out/inpainted",
+) -> None:
+    """Fill the hidden part of images: hfssl inpaint out/context-encoder photo.jpg --mask mask.png."""
+    from hfssl.pictures import inpaint_files
+
+    exits_on_bad_input(inpaint_files)(model, images, mask, out)
+
+
+@app.command()
 def compare(
     first: Annotated[str, typer.Argument(help="A folder that hfssl glue or superglue wrote.")],
     second: Annotated[str, typer.Argument(help="Another one of the same suite.")],

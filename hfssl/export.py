@@ -50,6 +50,11 @@ def export_encoder(source: str, format: str, out: str | Path) -> None:
             f"timm has no name for a {config.backbone} with the stem {config.stem!r}, so it cannot build one from a "
             f"config; {source!r} loads with AutoModel and trust_remote_code, or train with model.stem imagenet"
         )
+    if config.backbone_channels != config.num_channels:
+        raise InputError(
+            f"the encoder of {source!r} sees {config.backbone_channels} of {config.num_channels} channels, which a "
+            "timm model would not know; it loads with AutoModel and trust_remote_code"
+        )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))

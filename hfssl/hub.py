@@ -21,6 +21,10 @@ PAPERS = {
     "gpt2": "Radford et al. 2019, Language Models are Unsupervised Multitask Learners",
     "llama": "Touvron et al. 2023, LLaMA: Open and Efficient Foundation Language Models, https://huggingface.co/papers/2302.13971",
     "bert": "Devlin et al. 2019, BERT: Pre-training of Deep Bidirectional Transformers, https://huggingface.co/papers/1810.04805",
+    "hfssl_colorization": "Larsson et al. 2016, Learning Representations for Automatic Colorization, "
+    "https://huggingface.co/papers/1603.06668",
+    "hfssl_context_encoder": "Pathak et al. 2016, Context Encoders: Feature Learning by Inpainting, "
+    "https://huggingface.co/papers/1604.07379",
     "hfssl_cpc": "van den Oord et al. 2018, Representation Learning with Contrastive Predictive Coding, "
     "https://huggingface.co/papers/1807.03748",
     "hfssl_simclr": "Chen et al. 2020, A Simple Framework for Contrastive Learning of Visual Representations, "

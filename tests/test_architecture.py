@@ -28,6 +28,7 @@ FLOORS = {
     "launch": 2,
     "evaluation": 2,
     "generation": 2,
+    "pictures": 3,
     "export": 3,
     "hub": 3,
     "training": 4,

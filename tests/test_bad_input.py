@@ -36,14 +36,20 @@ def _files(folder):
         classes = ["cat", "dog", "cow"][:number] * 4
         pq.write_table(pa.table({"image": pixels[: len(classes)], "label": classes}), folder / f"{name}.parquet")
     (folder / "images" / "bad.png").write_bytes(b"\x89PNG no more")
+    (folder / "glue" / "RTE").mkdir(parents=True)
+    (folder / "glue" / "RTE" / "train.tsv").write_text("index\tsentence1\tsentence2\tlabel\n0\ta\tb\tentailment\n")
+    (folder / "glue" / "MRPC").mkdir()
+    (folder / "glue" / "MRPC" / "train.tsv").write_text("Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n2\t1\t2\ta\tb\n")
     (folder / "unknown.yaml").write_text("learning_rat: 0.1\n")
     (folder / "model.yaml").write_text("model: {n_layers: 2}\n")
     return folder
 
 
-GPT, BERT, SIMCLR, CPC = (f"recipes/pretrain_{name}.py" for name in ("gpt", "bert", "simclr", "cpc"))
-TRAIN_BPE, PROBE = "tokenizers_train/train_bpe.py", "eval/run_probe.py"
-SMOKE = {path: path.replace("pretrain_", "smoke/").replace(".py", ".yaml") for path in (GPT, BERT, SIMCLR, CPC)}
+RECIPES = GPT, BERT, SIMCLR, CPC, COLOR, PAINT = [
+    f"recipes/pretrain_{name}.py" for name in ("gpt", "bert", "simclr", "cpc", "colorization", "context_encoder")
+]
+TRAIN_BPE, PROBE, GLUE = "tokenizers_train/train_bpe.py", "eval/run_probe.py", "eval/run_glue.py"
+SMOKE = {path: path.replace("pretrain_", "smoke/").replace(".py", ".yaml") for path in RECIPES}
 
 CASES = {
     "a missing file": (GPT, "--text_path {in}/no.txt", "{in}/no.txt"),
@@ -109,9 +115,39 @@ CASES = {
     "k above the bank": (PROBE, "--model pixels --dataset builtin:digits --knn_k 2000", "k = 2000 neighbours of 1297"),
     "layers of pixels": (PROBE, "--model pixels --dataset builtin:digits --layers", "leave --layers out"),
     "an unknown linear probe": (PROBE, "--model pixels --dataset builtin:digits --protocol sdg", "'sgd'"),
-    "fine-tuning on pixels": (
+    "a supervised anchor of pixels": (
         PROBE, "--model pixels --dataset builtin:digits --seeds 1 --supervised_steps 5", "no weights to train"
     ),
+    "fine-tuning on pixels": (PROBE, "--model pixels --dataset builtin:digits --finetune", "no weights to train"),
+    "the training images as test images": (
+        PROBE, "--model pixels --train_file {in}/two.parquet --test_file {in}/two.parquet", "both the training and the"
+    ),
+    "too few images of a class": (
+        PROBE, "--model pixels --dataset builtin:digits --labels_per_class 500", "give a smaller --labels_per_class"
+    ),
+    "a folder for results that cannot be": (
+        PROBE, "--model pixels --dataset builtin:digits --out {in}/empty.txt/probe", "no folder; give another --out"
+    ),
+    "grey images": (COLOR, "--image_path builtin:digits", "are grey: there is no colour to learn"),
+    "an unknown loss of colours": (COLOR, "--model.color_loss l3", "one of hist_hc, l2_ab, ce313"),
+    "jittered colours": (COLOR, "--augmentations crop color_jitter", "'color_jitter' changes the pixels"),
+    "a margin over the image": (COLOR, "--color_margin 16", "leaves nothing of 32 pixels"),
+    "an image under the strides": (PAINT, "--model.image_size 16", "image_size must be a multiple of it, not 16"),
+    "an unknown mask": (PAINT, "--model.mask round", "one of center, block, free"),
+    "two players under one norm": (PAINT, "--max_grad_norm 1", "ties the two players together"),
+    "a folder without the task": (
+        GLUE, "--model builtin-demo --tasks rte --data_dir {in}/nothing", "no train split of RTE in '{in}/nothing'"
+    ),
+    "a wrong number of rows": (
+        GLUE, "--model builtin-demo --tasks rte --data_dir {in}/glue", "RTE train has 1 rows, expected 2,490"
+    ),
+    "an unknown label": (
+        GLUE, "--model builtin-demo --tasks cb --data_dir {in}/glue", "no task 'cb' in glue"
+    ),
+    "a label that is none": (
+        GLUE, "--model builtin-demo --tasks mrpc --data_dir {in}/glue", "train.tsv:2: '2' is no label of MRPC"
+    ),
+    "a model for GLUE that is not there": (GLUE, "--model {in}/no --tasks rte --data_dir {in}/glue", "RTE train has 1"),
 }  # fmt: skip
 
 
@@ -125,7 +161,7 @@ def test_one_line_code_2_and_nothing_left(tmp_path, capsys, monkeypatch, case):
     if path in SMOKE and "--config" not in argv:
         argv = ["--config", str(program(SMOKE[path])), *argv]
     if path != PROBE:
-        argv += ["--output_dir", str(out)]
+        argv += ["--out" if path == GLUE else "--output_dir", str(out)]
     with pytest.raises(SystemExit) as left:
         runpy.run_path(str(program(path)))["main"](argv)
     lines = capsys.readouterr().err.splitlines()

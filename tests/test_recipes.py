@@ -106,6 +106,8 @@ def test_smoke_simclr_and_probe(run_command, accelerate_command, hfssl_command, 
     card = (tmp_path / "out" / "README.md").read_text()
     assert "builtin:digits (train)" in card and "augmentations: [" in card
     assert (tmp_path / "probe" / "results.json").exists()
+    exported = run_command(hfssl_command, "export", tmp_path / "out", "--out", tmp_path / "timm")  # as the README says
+    assert exported.returncode == 0 and (tmp_path / "timm" / "model.safetensors").exists(), exported.stderr[-2000:]
 
 
 @pytest.mark.parametrize("name", ["cpc", "cpc_frames"])

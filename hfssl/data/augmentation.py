@@ -22,6 +22,7 @@ from hfssl.errors import InputError, nearest
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BRIGHTNESS = ("multiply", "add")
+PLAIN = ("crop", "flip", "rotation", "quarter_turns", "translation")
 _ATTEMPTS = 10  # of torchvision's RandomResizedCrop, before it takes the central crop
 _ORDERS = torch.tensor(list(itertools.permutations(range(4))))  # (24, 4)
 _AT_ONCE = {"cpu": 100_000, "cuda": 2**25}  # pixels of results: what a core's cache holds, what a GPU can spare
@@ -79,6 +80,25 @@ class AugmentationArguments:
             raise InputError(f"color_strength must lie in [0, 2.5], not {self.color_strength}")  # hue 0.2 s <= 0.5
         if self.brightness not in BRIGHTNESS:
             raise InputError(f"brightness must be one of {', '.join(BRIGHTNESS)}, not {self.brightness!r}")
+
+
+@dataclass
+class PlainAugmentationArguments(AugmentationArguments):
+    """For methods that predict pixels: what changes where things are, and not how they look."""
+
+    augmentations: list[str] = field(
+        default_factory=lambda: ["crop", "flip"],
+        metadata={"help": "What is done, in this order: crop, flip, rotation, quarter_turns, translation."},
+    )
+    min_crop: float = field(default=0.3, metadata={"help": "Smallest area of a crop, as a share of the image."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in self.augmentations:
+            if name not in PLAIN:
+                raise InputError(
+                    f"the augmentation {name!r} changes the pixels that are to be predicted: {', '.join(PLAIN)}"
+                )
 
 
 class Augmentation:

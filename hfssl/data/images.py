@@ -298,6 +298,15 @@ def _decoded_bytes(entries) -> int:
     return int(np.mean(sizes) * len(entries)) if sizes else 0
 
 
+def read_image(entries, i: int) -> torch.Tensor:
+    """One image of `entries`, uint8 (3, H, W), turned as its EXIF says.
+
+    Raises:
+        InputError: it cannot be decoded.
+    """
+    return torch.from_numpy(np.array(_open_rgb(entries, i)[0]))
+
+
 def _open_rgb(entries, i: int) -> tuple[np.ndarray, str]:
     """Decodes one image.
 

@@ -70,6 +70,21 @@ def _show(axes, images, index: int, colour: str) -> None:
         spine.set_linewidth(2)
 
 
+def gallery(columns: Sequence[torch.Tensor], titles: Sequence[str]) -> Figure:
+    """Images side by side: columns of as many images (B, 3, H, W), RGB in [0, 1], each with its title."""
+    rows = len(columns[0])
+    height = 1.3 * rows + 0.3
+    figure = Figure(figsize=(1.3 * len(columns), height))
+    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.01, top=1 - 0.3 / height, wspace=0.05, hspace=0.05)
+    grid = figure.subplots(rows, len(columns), squeeze=False).T
+    for place, (line, images) in enumerate(zip(grid, columns, strict=True)):
+        line[0].set_title(titles[place], fontsize=8, pad=3)
+        for axes, image in zip(line, images.cpu(), strict=True):
+            axes.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
+            axes.set_axis_off()
+    return figure
+
+
 def embedding_map(features, labels: np.ndarray, class_names: Sequence[str], seed: int = 0) -> Figure:
     """Features (N, D) in two dimensions, by t-SNE on their first 30 principal components; at most `MAPPED` of them."""
     from sklearn.decomposition import PCA

@@ -52,6 +52,7 @@ class ProbeArguments:
     probe_batch_size: int = field(default=256, metadata={"help": "Images at a time."})
     device: str | None = field(default=None, metadata={"help": "By default a GPU if there is one."})
     trust_remote_code: bool = field(default=False, metadata={"help": "Run code that lies beside the weights."})
+    random_seed: int = field(default=0, metadata={"help": "Of the weights of random:NAME."})
     allow_partial: bool = field(
         default=False, metadata={"help": "Probe although weights and model do not match; what is missing stays random."}
     )
@@ -87,7 +88,9 @@ def open_probe(args: ProbeArguments) -> tuple[Encoder, ImageDataset, dict[str, I
     """
     encoder = None
     if args.model != PIXELS:  # first: a wrong name is found before any image is decoded
-        encoder = load_encoder(args.model, args.trust_remote_code, args.image_size, args.allow_partial)
+        encoder = load_encoder(
+            args.model, args.trust_remote_code, args.image_size, args.allow_partial, args.random_seed
+        )
     train = load_images(args.train_file or args.dataset, split="train")
     test = load_images(args.test_file or args.dataset, split=_test_split(args))
     if args.test_file and train.fingerprint == test.fingerprint:

@@ -16,6 +16,7 @@ from hfssl.errors import InputError
 from hfssl.evaluation import probes
 from hfssl.evaluation.embeddings import write_embeddings
 from hfssl.evaluation.probes import ProbeResult, ProbeRow
+from hfssl.evaluation.reconstruction import SHOWN, paints, reconstructions, whole_views
 
 GEOMETRY = {
     "rankme": "RankMe",
@@ -171,7 +172,7 @@ def _write_json(path: Path, result: ProbeResult, settings: Mapping[str, Any], tr
 
 
 def _write_figures(folder: Path, result: ProbeResult, settings: Mapping[str, Any], train, tests: Mapping) -> None:
-    from hfssl.evaluation.figures import confusion_figure, embedding_map, layer_figure, neighbour_sheet
+    from hfssl.evaluation.figures import confusion_figure, embedding_map, gallery, layer_figure, neighbour_sheet
     from hfssl.evaluation.report import Page
 
     name, test = next(iter(tests.items()))
@@ -192,6 +193,8 @@ def _write_figures(folder: Path, result: ProbeResult, settings: Mapping[str, Any
             embedding_map(queries.numpy(), test.labels, class_names),
             "Test images, t-SNE of the features; the colours are the labels, which the map does not see",
         )
+    if painted := _painted(settings, test):
+        figures["gallery"] = (gallery(*painted), "What the model makes of the first test images")
     if curves := layer_curves(result.rows):
         figures["layers"] = (layer_figure(curves), "The linear probe after each layer, with 95 % intervals")
     page = Page(f"Frozen features of {settings['model']}", _caption(result.rows))
@@ -205,3 +208,15 @@ def _write_figures(folder: Path, result: ProbeResult, settings: Mapping[str, Any
     page.heading("Protocol")
     page.text(" ".join(probes.__doc__.partition("\n\n")[2].split()))
     page.write(folder / "report.html")
+
+
+def _painted(settings: Mapping[str, Any], images):
+    """Of a model that predicts pixels the columns of a gallery and their titles, else None."""
+    folder = Path(settings["model"])
+    if not (folder / "config.json").is_file() or not paints(json.loads((folder / "config.json").read_text())):
+        return None
+    from transformers import AutoModelForPreTraining
+
+    model = AutoModelForPreTraining.from_pretrained(folder, use_safetensors=True).eval()
+    views = whole_views([images[i] for i in range(min(SHOWN, len(images)))], model.config.image_size)
+    return reconstructions(model, views)

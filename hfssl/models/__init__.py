@@ -18,6 +18,18 @@ from transformers import (
 
 from .backbone import BackboneConfig, BackboneError
 from .contrastive import NTXentLoss, cpc_loss, nt_xent
+from .modeling_colorization import (
+    ColorizationConfig,
+    ColorizationForImageClassification,
+    ColorizationForPreTraining,
+    ColorizationModel,
+)
+from .modeling_context_encoder import (
+    ContextEncoderConfig,
+    ContextEncoderForImageClassification,
+    ContextEncoderForPreTraining,
+    ContextEncoderModel,
+)
 from .modeling_cpc import CPCConfig, CPCForImageClassification, CPCForPreTraining, CPCModel
 from .modeling_sentence import SentenceConfig, SentenceForSequenceClassification, SentenceModel
 from .modeling_simclr import SimCLRConfig, SimCLRForImageClassification, SimCLRForPreTraining, SimCLRModel
@@ -34,6 +46,12 @@ class Method(NamedTuple):
 
 
 METHODS = {
+    "colorization": Method(
+        ColorizationConfig, ColorizationModel, ColorizationForPreTraining, ColorizationForImageClassification
+    ),
+    "context_encoder": Method(
+        ContextEncoderConfig, ContextEncoderModel, ContextEncoderForPreTraining, ContextEncoderForImageClassification
+    ),
     "cpc": Method(CPCConfig, CPCModel, CPCForPreTraining, CPCForImageClassification),
     "simclr": Method(SimCLRConfig, SimCLRModel, SimCLRForPreTraining, SimCLRForImageClassification),
 }
@@ -61,6 +79,14 @@ __all__ = [
     "CPCForImageClassification",
     "CPCForPreTraining",
     "CPCModel",
+    "ColorizationConfig",
+    "ColorizationForImageClassification",
+    "ColorizationForPreTraining",
+    "ColorizationModel",
+    "ContextEncoderConfig",
+    "ContextEncoderForImageClassification",
+    "ContextEncoderForPreTraining",
+    "ContextEncoderModel",
     "Method",
     "NTXentLoss",
     "SentenceConfig",

@@ -86,6 +86,11 @@ class BackboneConfig(PreTrainedConfig):
         return self.crop_ratio or (0.875 if self.image_size > 32 else 1.0)
 
     @property
+    def backbone_channels(self) -> int:
+        """Channels of what the backbone itself sees: the image's, if a method does not take some away."""
+        return self.num_channels
+
+    @property
     def backbone_size(self) -> int:
         """Side in pixels of what the backbone itself sees: the image, if a method does not cut it up."""
         return self.image_size
@@ -114,7 +119,7 @@ def create_backbone(config: BackboneConfig) -> nn.Module:
     """Builds the timm model of a config, without its classifier, with timm's own random initialisation.
 
     The same random state gives the same weights as
-    ``timm.create_model(config.backbone, num_classes=0, in_chans=config.num_channels, **config.backbone_kwargs)``
+    ``timm.create_model(config.backbone, num_classes=0, in_chans=config.backbone_channels, **config.backbone_kwargs)``
     (with `img_size` where the architecture's input size is fixed and differs from `config.backbone_size`).
     """
     kwargs = backbone_arguments(config)
@@ -130,7 +135,7 @@ def create_backbone(config: BackboneConfig) -> nn.Module:
 
 def backbone_arguments(config: BackboneConfig) -> dict[str, Any]:
     """The arguments with which `timm.create_model` builds a config's backbone, without `num_classes`."""
-    kwargs = {"in_chans": config.num_channels, **config.backbone_kwargs}
+    kwargs = {"in_chans": config.backbone_channels, **config.backbone_kwargs}
     declared = timm.get_pretrained_cfg(config.backbone)
     if declared is not None and declared.fixed_input_size and declared.input_size[-1] != config.backbone_size:
         kwargs.setdefault("img_size", config.backbone_size)

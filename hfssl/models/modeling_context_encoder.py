@@ -275,9 +275,9 @@ class ContextEncoderForPreTraining(BackbonePreTrainedModel):
         if mask is None:
             mask = central_mask(self.config.image_size, self.config.overlap).to(pixels.device)
             mask = mask.expand(len(pixels), 1, -1, -1)
-        output = ContextEncoderOutput(reconstruction=self.reconstruct(pixels, mask))
-        if return_loss:
-            self._add_losses(output, self._signed(pixels), mask)
+        reconstruction = self.reconstruct(pixels, mask)
+        losses = self._losses(reconstruction, self._signed(pixels), mask) if return_loss else {}
+        output = ContextEncoderOutput(reconstruction=reconstruction, **losses)
         return output if return_dict else output.to_tuple()
 
     def reconstruct(self, pixel_values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -291,25 +291,21 @@ class ContextEncoderForPreTraining(BackbonePreTrainedModel):
         mean, std = _scale(self.config, pixel_values.device)
         return 2 * (pixel_values.float() * std + mean).clamp(0, 1) - 1
 
-    def _add_losses(self, output: ContextEncoderOutput, truth: torch.Tensor, mask: torch.Tensor) -> None:
+    def _losses(self, image: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The losses of a reconstructed image, by the names of `ContextEncoderOutput`."""
         config = self.config
         weights = error_weights(mask, config.overlap, config.overlap_weight)
         predicted = widened(mask, config.overlap)
-        errors = (weights * (output.reconstruction - truth).square()).sum()
-        output.reconstruction_loss = errors / (3 * predicted.sum())
-        output.loss = output.reconstruction_loss
+        error = (weights * (image - truth).square()).sum() / (3 * predicted.sum())
         if not config.adversarial_weight:
-            return
-        real, made = (self._judged(image, truth, predicted) for image in (truth, output.reconstruction))
-        output.discriminator_loss = verdict(self.discriminator(real), True) + verdict(
-            self.discriminator(made.detach()), False
-        )
-        output.generator_loss = verdict(self._judge_cut_off(made), True)
-        output.loss = (
-            config.reconstruction_weight * output.reconstruction_loss
-            + config.adversarial_weight * output.generator_loss
-            + output.discriminator_loss
-        )
+            return {"loss": error, "reconstruction_loss": error}
+        real, made = (self._judged(each, truth, predicted) for each in (truth, image))
+        told_apart = verdict(self.discriminator(real), True) + verdict(self.discriminator(made.detach()), False)
+        believed = verdict(self._judge_cut_off(made), True)
+        loss = config.reconstruction_weight * error + config.adversarial_weight * believed + told_apart
+        return {
+            "loss": loss, "reconstruction_loss": error, "generator_loss": believed, "discriminator_loss": told_apart,
+        }  # fmt: skip
 
     def _judged(self, image: torch.Tensor, truth: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:
         """What the discriminator sees of an image: the part alone, or the whole with the part filled in."""

@@ -124,6 +124,24 @@ def build_optimizer(model: nn.Module, decay: Iterable[str], args) -> torch.optim
         raise InputError(f"--optim {args.optim} with --optim_args {args.optim_args}: {error}") from None
 
 
+def scale_learning_rates(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+    """Splits an optimizer's groups, so that the weights that `model.learning_rate_factors` names learn by its factors.
+
+    The attribute has, by the prefix of weights' names, what their learning rate is multiplied by; a schedule that is
+    made afterwards goes from there. Models without it are left alone.
+    """
+    factors = getattr(model, "learning_rate_factors", None) or {}
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    for group in list(optimizer.param_groups):
+        for prefix, factor in factors.items():
+            chosen = [weight for weight in group["params"] if names.get(id(weight), "").startswith(prefix)]
+            if chosen:
+                taken = {id(weight) for weight in chosen}
+                group["params"] = [weight for weight in group["params"] if id(weight) not in taken]
+                optimizer.add_param_group({**group, "params": chosen, "lr": group["lr"] * factor})
+    optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
+
+
 def parse_options(text: str | None) -> dict[str, Any]:
     """`momentum=0.9,nesterov=True` as a dict; a value that is no number, true or false stays a word."""
     options = {}

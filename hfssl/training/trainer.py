@@ -18,6 +18,7 @@ from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
+from transformers.utils import ModelOutput
 
 from hfssl.data.masking import IGNORED
 from hfssl.data.sampling import OrderedBatches, OrderedDataLoader, single_threaded_worker
@@ -26,7 +27,14 @@ from hfssl.evaluation.language import score_language, together, unigram_loss
 from hfssl.training.callbacks import Progress, Samples, StopOnSignal, Stopped, UnigramDiagnosis
 from hfssl.training.checkpoint import check_writable, missing_state, step_of
 from hfssl.training.large_batch import hold_statistics_in_backward, is_contrastive, prepare_batch
-from hfssl.training.optim import TIMM, build_optimizer, decayed, scaled_learning_rate, schedule_options
+from hfssl.training.optim import (
+    TIMM,
+    build_optimizer,
+    decayed,
+    scale_learning_rates,
+    scaled_learning_rate,
+    schedule_options,
+)
 from hfssl.training.random_state import random_state, set_random_state
 from hfssl.training.saving import POSITION, SavingTrainer
 from hfssl.training.throughput import Meter, matmul_peak, training_flops_per_token
@@ -85,6 +93,7 @@ class PretrainingTrainer(SavingTrainer):
         self._began: float | None = None  # when training began, less the seconds of the parts before a resume
         self._offset = 0  # of the positions in the data: see OrderedBatches
         self._carried: dict | None = None  # the position.json of the checkpoint resumed from, until the first step
+        self._loss_parts: dict[str, torch.Tensor] = {}  # of the last batch, where a loss has several
         self._evaluating = False  # still True in a checkpoint that a signal in the evaluation made
         self._step_begun, self._at_step_begin = -1, None  # the step in hand; the random state and loss before it
 
@@ -145,7 +154,9 @@ class PretrainingTrainer(SavingTrainer):
             if self.args.optim in TIMM:
                 model = self.model if model is None else model
                 self.optimizer = build_optimizer(model, self.get_decay_parameter_names(model), self.args)
-            return super().create_optimizer(model)
+            super().create_optimizer(model)
+        scale_learning_rates(self.optimizer, self.model)
+        return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):
         args = self.args
@@ -238,6 +249,9 @@ class PretrainingTrainer(SavingTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """As transformers'; a head that gives the mean of its own batch counts by its share of the step's labels."""
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if isinstance(outputs, ModelOutput) and model.training:
+            names = [name for name in outputs if name.endswith("_loss")]
+            self._loss_parts = {name: outputs[name].detach() for name in names}
         weighs = self._weighs_means and num_items_in_batch is not None
         if weighs:
             processes = self.args.world_size if self.args.average_tokens_across_devices else 1
@@ -307,6 +321,7 @@ class PretrainingTrainer(SavingTrainer):
             if not math.isfinite(logs["loss"]):
                 raise InputError(self._not_finite("the loss"))
             logs |= self._meter.read(self.args.world_size)
+            logs |= {name: round(part.item(), 4) for name, part in self._loss_parts.items()}
             if self._began is not None:
                 logs["seconds"] = round(time.perf_counter() - self._began, 2)
         super().log(logs, start_time)

@@ -36,6 +36,13 @@ def test_a_small_bank_leaves_large_k_out():
     assert knn_probe(QUERIES, BANK[:4], LABELS[:4], 3, [0], (5, 100))[1] == ["k = 4"]
 
 
+def test_k_may_be_given_in_any_order():
+    """Of k that leave too little when a tenth is held out, none gets another's hits."""
+    one = knn_probe(QUERIES, BANK[:20], LABELS[:20], 3, range(3), (3, 19))
+    other = knn_probe(QUERIES, BANK[:20], LABELS[:20], 3, range(3), (19, 3, 3))
+    assert one[1] == other[1] == ["k = 3"] * 3 and torch.equal(one[0], other[0])
+
+
 def test_the_linear_probe_is_logistic_regression_at_the_c_that_does_best_on_held_out_images():
     predicted, chosen = linear_probe(QUERIES, BANK, LABELS, 3, range(2))
     queries, bank = standardised(QUERIES, BANK)

@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import ViTConfig, ViTForImageClassification, ViTModel
+from transformers import BertConfig, BertModel, ViTConfig, ViTForImageClassification, ViTModel
 
 from hfssl.errors import InputError
 from hfssl.evaluation.encoders import Encoder, as_encoder, load_encoder, pixel_encoder, random_encoder
@@ -98,6 +98,34 @@ def test_timm_s_own_format(tmp_path):
         assert torch.equal(extract_features(encoder, IMAGES), expected)
         assert extract_layers(encoder, IMAGES)["pooled"].equal(expected)
         assert extract_features(random_encoder(encoder), IMAGES).shape == expected.shape
+
+
+@pytest.mark.parametrize("prefix", ["", "local-dir:"])
+def test_weights_of_timm_s_own_format_that_do_not_match_are_refused(tmp_path, prefix):
+    net = timm.create_model("resnet10t", channels=[8, 8, 16, 16], stem_width=8, num_classes=0)
+    config = {
+        "architecture": "resnet10t", "num_classes": 0, "num_features": 16,
+        "model_args": {"channels": [8, 8, 16, 16], "stem_width": 8},
+        "pretrained_cfg": {"input_size": [3, 32, 32], "mean": [0.4] * 3, "std": [0.2] * 3},
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    kept = {name: tensor for name, tensor in net.state_dict().items() if not name.startswith("layer2")}
+    save_file(kept, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match="layer2"):
+        load_encoder(f"{prefix}{tmp_path}")
+
+
+def test_a_model_of_text_is_no_encoder_of_images(tmp_path):
+    size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    BertModel(BertConfig(vocab_size=20, **size)).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="is no encoder of images: it takes input_ids"):
+        load_encoder(tmp_path)
+
+
+def test_an_input_that_the_model_cannot_take_is_one_line():
+    vit = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=32, depth=1)
+    with pytest.raises(InputError, match=r"VisionTransformer cannot encode images of 3x48x48: .*48.*32"):
+        extract_features(as_encoder(vit, image_size=48), IMAGES)
 
 
 def test_the_random_init_is_another_model_of_the_same_shape(model):

@@ -1,16 +1,20 @@
 """The flags of a probe, its tables, and the folder it writes."""
 
+import io
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 
 from hfssl.errors import InputError
 from hfssl.evaluation.embeddings import made_up_embeddings, read_embeddings, write_embeddings
 from hfssl.evaluation.encoders import pixel_encoder
+from hfssl.evaluation.labels import check_labels
 from hfssl.evaluation.probe_data import ProbeArguments, open_probe
 from hfssl.evaluation.probe_report import geometry_table, layer_table, probe_table, write_results
 from hfssl.evaluation.probes import ProbeRow, probe
@@ -89,6 +93,8 @@ def test_embeddings_are_a_table_that_others_read(tmp_path):
     [
         ({"dataset": None}, "either --dataset, or --train_file and --test_file"),
         ({"dataset": None, "train_file": "a"}, "either --dataset, or --train_file and --test_file"),
+        ({"train_file": "a"}, "either --dataset, or --train_file and --test_file"),
+        ({"train_file": "a", "test_file": "b"}, "either --dataset, or --train_file and --test_file"),
         ({"seeds": 0}, "at least 1"),
         ({"label_fractions": [0.1, 1.0]}, "between 0 and 1"),
         ({"protocol": "sdg"}, "did you mean 'sgd'"),
@@ -99,6 +105,42 @@ def test_embeddings_are_a_table_that_others_read(tmp_path):
 def test_flags(flags, message):
     with pytest.raises(InputError, match=message):
         ProbeArguments("model", **{"dataset": "builtin:digits"} | flags)
+
+
+def save_images(folder, count, seed):
+    for number, image in enumerate(squares(count, seed).stack()):
+        place = folder / f"class{number % 3}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(place / f"{number}.png")
+
+
+def test_a_folder_with_a_test_split_is_tested_on_it_and_never_on_its_training_images(tmp_path):
+    save_images(tmp_path / "both" / "train", 30, 0)
+    save_images(tmp_path / "both" / "test", 9, 1)
+    save_images(tmp_path / "plain", 12, 2)
+
+    def sizes(train, test):
+        _, first, tests = open_probe(ProbeArguments("pixels", train_file=str(train), test_file=str(test)))
+        return len(first), len(tests["plain"])
+
+    assert sizes(tmp_path / "both", tmp_path / "both") == (30, 9)
+    assert sizes(tmp_path / "both", tmp_path / "plain") == (30, 12)
+    with pytest.raises(InputError, match="is both the training and the test images"):
+        sizes(tmp_path / "plain", tmp_path / "plain")
+
+
+def test_integer_labels_have_no_names_that_could_differ(tmp_path):
+    """A test set without the last class is no other set of classes."""
+    for name, labels in (("train", [0, 1, 2, 3] * 4), ("test", [0, 1, 2] * 3)):
+        table = {"image": [], "label": labels}
+        for number in range(len(labels)):
+            stream = io.BytesIO()
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(stream, "PNG")
+            table["image"].append({"bytes": stream.getvalue(), "path": None})
+        pq.write_table(pa.table(table), tmp_path / f"{name}.parquet")
+    files = {"train_file": str(tmp_path / "train.parquet"), "test_file": str(tmp_path / "test.parquet")}
+    _, train, tests = open_probe(ProbeArguments("pixels", **files))
+    assert train.class_names is None and check_labels(train, tests) == 4
 
 
 def test_builtin_data_is_also_seen_shifted_and_rotated():

@@ -132,6 +132,7 @@ def test_images_smaller_than_the_input_are_enlarged_and_that_is_said_once(caplog
         ({}, {"labels": None}, r"the test images \(squares\) have none"),
         ({"labels": np.array([0, 1, -1] * 3)}, {}, "label -1: some are unlabelled"),
         ({}, {"class_names": ["0", "1", "cat"]}, r"only in training \['2'\], only in test \['cat'\]"),
+        ({}, {"class_names": ["1", "0", "2"]}, "number the classes in another order"),
     ],
 )
 def test_labels_that_cannot_be_probed(train, test, message):
@@ -142,6 +143,14 @@ def test_labels_that_cannot_be_probed(train, test, message):
 def test_k_above_the_bank():
     with pytest.raises(InputError, match="k = 10 neighbours of 9 training images: give a smaller --knn_k"):
         probe(pixel_encoder(squares(9, 0)), squares(9, 0), squares(9, 1), knn_k=[5, 10], anchors=[])
+
+
+def test_a_class_with_too_few_images_is_said_before_anything_is_extracted():
+    def encode(pixels):
+        raise AssertionError("nothing is to be encoded")
+
+    with pytest.raises(InputError, match=r"class 0 has 3 training images, fewer than 5 .*smaller --labels_per_class"):
+        probe(Encoder("never", encode, image_size=8), squares(9, 0), squares(9, 1), anchors=[])
 
 
 def test_dinov2_s_protocol_has_its_name(monkeypatch):

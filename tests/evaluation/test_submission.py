@@ -223,7 +223,7 @@ FAULTS = {
     "a missing row": (
         "RTE.tsv",
         lambda c: b"\n".join(c.split(b"\n")[:9] + c.split(b"\n")[10:]),
-        ": 1 of 100 rows are missing: index 8",
+        ": 1 of 100 rows are missing: index 8, the first after line 9",
     ),
     "a doubled row": (
         "RTE.tsv",
@@ -248,6 +248,15 @@ FAULTS = {
     "no entity": ("ReCoRD.jsonl", line(5, b'{"idx": 5, "label": "Zoe"}'), ":6: 'Zoe' is none of the entities of query"),
     "no answer": ("ReCoRD.jsonl", line(5, b'{"idx": 5, "label": ""}'), ':6: the prediction "" is no text'),
     "no tree": ("MultiRC.jsonl", swap(b'"passage"', b'"text"', 1), ":1: no tree of passage, questions, answers"),
+    "an index without end": ("RTE.tsv", swap(b"\n9\t", b"\n" + b"9" * 5000 + b"\t"), ":11: the index '9999"),
+    "a number without end": ("CB.jsonl", swap(b'{"idx": 3', b'{"idx": ' + b"3" * 5000), ':4: \'{"idx": 333'),
+    "a list for an index": ("MultiRC.jsonl", swap(b'{"idx": 0,', b'{"idx": [0],', 1), ":1: an idx that is no number"),
+    "a text for an index": ("MultiRC.jsonl", swap(b'{"idx": 0,', b'{"idx": "0",', 1), ":1: an idx that is no number"),
+    "a truth for an index": (
+        "MultiRC.jsonl",
+        swap(b'{"idx": 0,', b'{"idx": false,', 1),
+        ":1: an idx that is no number",
+    ),
     "an answer elsewhere": ("MultiRC.jsonl", regrouped, "that the test set does not have: (0, 77, 4)"),
     "an answer left out": ("MultiRC.jsonl", left_out, ": 1 of 120 rows are missing: index (0, 0, 1)"),
 }

@@ -260,7 +260,14 @@ def test_an_unknown_label_names_its_row_and_value(key, row, says, tmp_path):
         ("CB", '{"premise": "p", "hypothesis": "h", "label": true, "idx": 0}', "train.jsonl:1: True is no label of CB"),
         ("WiC", '{"word": "w", "sentence1": "s", "sentence2": "t", "start1": 0, "end1": 9, "start2": 0, "end2": 1, '
          '"label": true, "idx": 0}', "at 0:9 lies outside"),
+        ("WiC", '{"word": "w", "sentence1": "s", "sentence2": "t", "start1": "0", "end1": 1, "start2": 0, "end2": 1, '
+         '"label": true, "idx": 0}', "train.jsonl:1: 'start1' is '0', no place in a text"),
+        ("COPA", '{"premise": "p", "choice1": "a", "choice2": "b", "question": "why", "label": 0, "idx": 0}',
+         "train.jsonl:1: 'question' is 'why', none of cause, effect"),
+        ("WSC", '{"text": "  ", "target": {"span1_index": 0, "span1_text": "a", "span2_index": 0, "span2_text": "b"}, '
+         '"label": true, "idx": 0}', "train.jsonl:1: 'text' is '  ', without a word"),
         ("CB", "[1]", "train.jsonl:1: a JSON list"),
+        ("CB", '{"premise": ' + "9" * 5000 + "}", "train.jsonl:1: no JSON"),
     ],
 )  # fmt: skip
 def test_bad_lines_are_named(title, line, says, tmp_path):
@@ -269,6 +276,33 @@ def test_bad_lines_are_named(title, line, says, tmp_path):
     (tmp_path / title / "train.jsonl").write_text(line + "\n")
     with pytest.raises(InputError, match=says):
         load_split(TASKS[f"superglue/{title.lower()}"], "train", str(tmp_path))
+
+
+def test_what_belongs_together_must_be_there(tmp_path):
+    """MultiRC without its numbers cannot be judged by questions; AX-g without pairs has no parity."""
+    table = pa.table({"paragraph": ["p"], "question": ["q"], "answer": ["a"], "label": [1]})
+    (tmp_path / "multirc").mkdir()
+    pq.write_table(table, tmp_path / "multirc" / "train-part_subset.parquet")
+    with pytest.raises(InputError, match="has no column 'idx'"):
+        load_split(TASKS["superglue/multirc"], "train", str(tmp_path))
+    rows = [
+        {"premise": "p", "hypothesis": h, "label": "entailment", "idx": i, "pair_id": i // 2}
+        for i, h in enumerate("aab")
+    ]
+    (tmp_path / "AX-g").mkdir()
+    (tmp_path / "AX-g" / "AX-g_sample.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(InputError, match=r"jsonl:3: no pair with the row after it"):
+        load_split(TASKS["superglue/axg"], "test", str(tmp_path))
+
+
+def test_test_rows_that_the_server_does_not_have_are_refused(tmp_path):
+    task = small(TASKS["glue/sst2"])
+    count = task.counts["test"]
+    table = pa.table({"sentence": ["good"] * count, "label": [-1] * count, "idx": list(range(1, count + 1))})
+    (tmp_path / "sst2").mkdir()
+    pq.write_table(table, tmp_path / "sst2" / "test.parquet")
+    with pytest.raises(InputError, match=rf"the idx of SST-2 test are not 0 to {count - 1}: {count}; the server goes"):
+        load_split(task, "test", str(tmp_path))
 
 
 @pytest.mark.parametrize(

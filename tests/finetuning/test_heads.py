@@ -6,7 +6,20 @@ import sys
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, ViTConfig, ViTModel
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BartConfig,
+    BartModel,
+    BertConfig,
+    GPT2Config,
+    GPT2Model,
+    ViTConfig,
+    ViTModel,
+    XLNetConfig,
+    XLNetModel,
+)
 
 from hfssl.errors import InputError
 from hfssl.evaluation.tasks import TASKS
@@ -205,6 +218,43 @@ def test_a_model_without_padding_token(gpt_folder, tmp_path, toy):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(kept | {"tokenizer_class": "PreTrainedTokenizerFast"}))
     with pytest.raises(InputError, match="no padding token and no end token to pad with"):
         open_source(str(tmp_path))
+
+
+def test_a_left_to_right_model_has_no_token_types(gpt_folder, bert_tokenizer, tmp_path):
+    """GPT-2 takes them and looks them up among the words: a tokenizer in BERT's style must not hand it any."""
+    model = GPT2Model(GPT2Config(vocab_size=400, n_positions=64, n_embd=16, n_layer=1, n_head=2))
+    model.save_pretrained(tmp_path)
+    bert_tokenizer.save_pretrained(tmp_path)
+    assert "token_type_ids" in bert_tokenizer.model_input_names and not open_source(str(tmp_path)).takes_types
+
+
+def test_what_reads_padding_or_has_a_decoder_is_refused(bert_tokenizer, tmp_path):
+    XLNetModel(XLNetConfig(vocab_size=400, d_model=16, n_layer=1, n_head=2, d_inner=16)).save_pretrained(
+        tmp_path / "xl"
+    )
+    bert_tokenizer.save_pretrained(tmp_path / "xl")
+    with pytest.raises(InputError, match="xlnet model, whose classifier reads the last place of a row"):
+        open_source(str(tmp_path / "xl"))
+    size = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}  # fmt: skip
+    BartModel(BartConfig(vocab_size=400, max_position_embeddings=64, **size)).save_pretrained(tmp_path / "bart")
+    bert_tokenizer.save_pretrained(tmp_path / "bart")
+    source = open_source(str(tmp_path / "bart"))
+    assert choose_head(source, TASKS["glue/rte"]).order
+    with pytest.raises(InputError, match="encoder with a decoder, of which WiC has no head"):
+        choose_head(source, TASKS["superglue/wic"])
+
+
+def test_a_saved_tokenizer_joins_pairs_as_in_training(gpt_folder, tmp_path):
+    source = open_source(str(gpt_folder))
+    assert source.separator
+    source.tokenizer.init_kwargs["add_bos_token"] = False  # as Qwen2's has: it would make the template anew
+    model = load_model(source, TASKS["glue/rte"], choose_head(source, TASKS["glue/rte"]), 0)
+    save_task_model(model, source.tokenizer, tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    pair = ("the dog saw the cat", "a dog saw a cat")
+    assert again(*pair)["input_ids"] == source.tokenizer(*pair)["input_ids"]
+    assert source.tokenizer.eos_token_id in again(*pair)["input_ids"]
 
 
 def test_positions_are_those_the_model_has(tmp_path, bert_tokenizer, bert_folder):

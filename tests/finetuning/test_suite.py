@@ -4,9 +4,11 @@ import subprocess
 import sys
 import time
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from transformers import AutoModelForSequenceClassification
 
 from hfssl.errors import InputError
@@ -15,7 +17,7 @@ from hfssl.evaluation.results import read_result
 from hfssl.evaluation.submission_check import validate_submission
 from hfssl.evaluation.task_data import load_split
 from hfssl.evaluation.tasks import TASKS
-from hfssl.finetuning import outcome
+from hfssl.finetuning import command, outcome
 from hfssl.finetuning import suite as suite_module
 from hfssl.finetuning.arguments import LoopArguments, SuiteArguments
 from hfssl.finetuning.command import run_suite
@@ -184,12 +186,14 @@ def test_wnli_by_ranking_takes_the_same_runs_and_is_declared(go, counted, monkey
     assert any("constant" in flag for flag in result.tasks["wnli"].flags)  # of what is handed in
 
 
-def test_starting_from_mnli_can_be_left_and_can_be_given(go, tmp_path, counted):
+def test_starting_from_mnli_can_be_left_and_can_be_given(go, tmp_path, counted, bert_folder):
     go("glue", "mnli,rte", out="glue", mnli_start=False)
     assert all(not record["started_from"] for record in ledger(tmp_path / "glue").values())
     model = tmp_path / "glue" / "models" / "mnli"
     given = go("superglue", "cb,copa", out="superglue", mnli_model=str(model))
     assert given.tasks["cb"].started_from == f"mnli ({model})" and given.tasks["copa"].started_from is None
+    with pytest.raises(InputError, match="is no model of MNLI"):
+        go("superglue", "cb", out="other", mnli_model=str(bert_folder))
     record = next(record for record in ledger(tmp_path / "superglue").values() if record["task"] == "superglue/cb")
     assert record["head_kept"] and record["head"] == list(TASKS["glue/mnli"].labels)  # CB's classes, MNLI's order
 
@@ -205,6 +209,89 @@ def test_the_command_says_bad_input_on_one_line(run_command, hfssl_command):
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert done.returncode == 2 and lines == ["error: './nowhere' is no model: no such folder"], done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_checkpoints_own_order_reaches_the_submission(go, tmp_path, bert_folder, bert_tokenizer):
+    """Pitfall 2: without any learning the zip's MNLI and AX rows are the checkpoint's, by its own names."""
+    names = dict(enumerate(("contradiction", "neutral", "entailment")))
+    torch.manual_seed(5)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        bert_folder, num_labels=3, id2label=names, label2id={name: number for number, name in names.items()}
+    ).eval()
+    torch.nn.init.normal_(model.classifier.weight)
+    model.save_pretrained(tmp_path / "mnli")
+    bert_tokenizer.save_pretrained(tmp_path / "mnli")
+    result = go("glue", "mnli", model=tmp_path / "mnli", learning_rate=1e-30)
+    (record,) = ledger(tmp_path / "out").values()
+    assert {name: [100 * value] for name, value in record["scores"].items()} == result.tasks["mnli"].scores
+    with zipfile.ZipFile(tmp_path / "out" / "submission-incomplete.zip") as archive:
+        for key, split, file in (
+            ("mnli", "test_matched", "MNLI-m"),
+            ("mnli", "test_mismatched", "MNLI-mm"),
+            ("ax", "test", "AX"),
+        ):
+            data = load_split(TASKS[f"glue/{key}"], split, TOY)
+            given = bert_tokenizer(*data.texts, padding=True, truncation=True, max_length=64, return_tensors="pt")
+            with torch.no_grad():
+                said = [names[number] for number in model(**given).logits.argmax(1).tolist()]
+            rows = archive.read(f"{file}.tsv").decode().splitlines()[1:]
+            assert [row.split("\t")[1] for row in rows] == said and len(set(said)) > 1
+
+
+def test_a_damaged_prediction_file_says_how_to_go_on(go, tmp_path):
+    go("glue", "cola")
+    (job,) = (tmp_path / "out" / "jobs").iterdir()
+    whole = (job / "predictions.npz").read_bytes()
+    for part in (whole[: len(whole) // 2], whole[:-30], b"", b"text"):
+        (job / "predictions.npz").write_bytes(part)
+        with pytest.raises(InputError, match=r"cannot read .*delete its line in .*ledger.jsonl"):
+            go("glue", "cola")
+
+
+def test_other_rows_of_a_diagnostic_set_are_not_scored_by_old_predictions(go, tmp_path, monkeypatch):
+    go("glue", "mnli")
+    real = suite_module.load_split
+
+    def load(task, split, *rest, **more):
+        data = real(task, split, *rest, **more)
+        return data.select(range(50, 100), "other rows") if task.name == "ax" and data is not None else data
+
+    monkeypatch.setattr(suite_module, "load_split", load)
+    with pytest.raises(InputError, match="has no predictions of these rows of AX test; delete its line"):
+        go("glue", "mnli")
+
+
+def test_another_set_of_tasks_gives_a_builtin_another_vocabulary(tmp_path, bert_folder):
+    import pandas as pd
+
+    from hfssl.data.toyglue import toy_table
+
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("cola", "sst2"):
+        for split in ("train", "validation"):
+            table = pd.DataFrame(toy_table(f"glue/{name}", split).columns)
+            table["label"] = [TASKS[f"glue/{name}"].labels.index(label) for label in table["label"]]
+            table.to_parquet(folder / f"{name}-{split}_subset.parquet")
+
+    def words(tasks):
+        args = SuiteArguments("builtin-cbow", str(tmp_path / "out"), tasks, str(folder))
+        return Suite("glue", args, LoopArguments()).source.tokenizer.get_vocab()
+
+    assert "film" not in words("cola") and "film" in words("cola,sst2") and "film" not in words("cola")
+
+
+def test_the_zip_that_is_written_is_checked(go, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", "hfssl")
+    checked = []
+    real = command.validate_submission
+    monkeypatch.setattr(command, "validate_submission", lambda *given: checked.append(given) or real(*given))
+    go("glue", "all", max_steps=1)
+    assert checked == [(tmp_path / "out" / "submission.zip", TOY)] and "submission.zip is valid" in caplog.text
+    broken = SimpleNamespace(errors=["CoLA.tsv:3: the index 'x' is no row number"])
+    monkeypatch.setattr(command, "validate_submission", lambda *given: broken)
+    with pytest.raises(InputError, match=r"is not valid: CoLA.tsv:3"):
+        go("glue", "all", max_steps=1)
 
 
 def test_a_part_of_a_split_is_marked_and_never_whole(go, tmp_path, bert_folder):
@@ -235,6 +322,14 @@ def test_a_part_of_a_split_is_marked_and_never_whole(go, tmp_path, bert_folder):
         ({"tasks": "rte", "save_models": "bets"}, "--save_models 'bets' is not one of.*did you mean 'best'"),
         ({"tasks": "rte", "wnli": "guess"}, "--wnli 'guess' is not one of trained, majority, ranked"),
         ({"tasks": "rte", "seeds": 0}, "--seeds must be at least 1"),
+        ({"tasks": "rte", "wnli": "ranked"}, "--wnli ranked has no use without WNLI"),
+        ({"tasks": "rte", "diagnostic": "ax.tsv"}, "--diagnostic is for AX"),
+        ({"tasks": "rte", "warmup": 1.0}, "--warmup is a share of the updates"),
+        ({"tasks": "rte", "bucket_batches": -1}, "--bucket_batches must be at least 0"),
+        ({"tasks": "rte", "mnli_model": "./nowhere", "mnli_start": False}, "--mnli_model has no use"),
+        ({"tasks": "rte", "model": "builtin-demo", "mnli_model": "./nowhere"}, "no such folder"),
+        ({"tasks": "rte", "model": "builtin-demo", "contamination": "./nowhere.txt"}, "nowhere.txt"),
+        ({"tasks": "rte", "search": True, "batch_size": 30, "gradient_accumulation_steps": 4}, "does not divide"),
         ({"tasks": "rte", "gradient_accumulation_steps": 5}, "does not divide the batch of 32 of RTE"),
     ],
 )
@@ -313,7 +408,7 @@ def test_a_builtin_baseline_is_trained_on_the_tasks_own_words(go, tmp_path):
     assert "film" in words
 
 
-def test_the_suite_takes_several_gpus_jobs_one_at_a_time(bert_folder, tmp_path):
+def test_the_longest_job_comes_first(bert_folder, tmp_path):
     """The longest job comes first; data of diagnostics alone makes no job."""
     args = SuiteArguments(str(bert_folder), str(tmp_path / "out"), "wnli,mnli,ax,cola", TOY)
     suite = Suite("glue", args, LoopArguments())

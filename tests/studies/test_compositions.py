@@ -9,6 +9,7 @@ import torch
 
 from hfssl.data.augmentation import fit
 from hfssl.errors import InputError
+from hfssl.evaluation.features import weights_hash
 from hfssl.programs import program
 from hfssl.studies import compositions
 from hfssl.studies.compositions import TRANSFORMATIONS, CompositionArguments, Study
@@ -77,6 +78,33 @@ def test_a_study_writes_its_matrix_and_goes_on_with_what_is_missing(tmp_path, mo
     assert executed[6:] == ["color/seed 42"]
     with pytest.raises(InputError, match=r"other settings \(max_steps: 2, now 3\)"):
         main([*SMOKE, "--max_steps", "3", "--output_dir", str(tmp_path)])
+
+
+def test_a_cell_that_was_trained_and_not_probed_is_probed_by_the_next_run(tmp_path, monkeypatch):
+    """A kill after the training: the model in the folder is probed, not a fresh one, and nothing is trained again."""
+    main = runpy.run_path(str(program("eval/run_compositions.py")))["main"].__wrapped__
+    flags = [*SMOKE, "--transformations", "crop", "--output_dir", str(tmp_path)]
+    real, probed = Study._probe, []
+
+    def probe(self, model):
+        if isinstance(model, compositions.SimCLRForPreTraining) and len(probed) == 1:
+            raise KeyboardInterrupt
+        probed.append(weights_hash(model) if isinstance(model, torch.nn.Module) else "pixels")
+        return real(self, model)
+
+    monkeypatch.setattr(Study, "_probe", probe)
+    with pytest.raises(KeyboardInterrupt):  # the random init is probed, the first cell is not
+        main(flags)
+    (cell,) = (tmp_path / "cells").iterdir()
+    trained = weights_hash(compositions.SimCLRForPreTraining.from_pretrained(cell))
+    monkeypatch.setattr(Study, "_probe", lambda self, model: probed.append(_hash(model)) or real(self, model))
+    record = main(flags)
+    assert trained in probed and not any((tmp_path / "cells").iterdir())
+    assert len(record["linear"]["matrix"]) == 1
+
+
+def _hash(model):
+    return weights_hash(model) if isinstance(model, torch.nn.Module) else "pixels"
 
 
 @pytest.mark.parametrize(

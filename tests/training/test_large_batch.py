@@ -216,6 +216,9 @@ def test_accumulation_is_no_larger_batch(tmp_path, caplog):
         CPCForPreTraining(CPCConfig(backbone="resnet10t", objective="pairs")), gradient_accumulation_steps=4
     )
     assert "each of the 4 parts compares its own 8 images" in cpc and "--large_batch" not in cpc
+    for negatives, count in (("all", 1), ("other_images", 1), ("same_image", 0)):
+        image = CPCForPreTraining(CPCConfig(backbone="resnet10t", image_size=64, negatives=negatives))
+        assert len(warnings(image, gradient_accumulation_steps=4)) == count
     assert warnings(tiny_gpt(), gradient_accumulation_steps=4) == []
 
 
@@ -226,9 +229,7 @@ def test_what_is_refused(tmp_path):
         arguments(tmp_path, large_batch="chunks")
     with pytest.raises(InputError, match="--large_batch_chunk must be at least 1, not 0"):
         arguments(tmp_path, large_batch_chunk=0)
-    with pytest.raises(
-        InputError, match="models that compare the embeddings of whole images; GPT2LMHeadModel does not"
-    ):
+    with pytest.raises(InputError, match="whole images, such as SimCLR's; GPT2LMHeadModel is not computed in this way"):
         prepare_batch(tiny_gpt(), arguments(tmp_path, large_batch="chunk"))
     with pytest.raises(InputError, match="a batch of 1 has nothing to compare with"):
         view_trainer(tmp_path / "out", simclr(), per_device_train_batch_size=1)

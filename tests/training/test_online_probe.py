@@ -120,6 +120,20 @@ def test_the_interval_keeps_the_share_of_the_work(batch, accumulation, processes
     assert interval == 1 or 1500 / processes / ((interval - 1) * passes) > 0.02
 
 
+def test_images_marked_as_unlabelled_have_no_knn(tmp_path):
+    labels = np.full(60, -1)
+    run(trainer_for(tmp_path, squares(60, 0, labels=labels, class_names=None)))
+    assert looks(tmp_path) and not any("online_knn" in entry for entry in looks(tmp_path))
+
+
+def test_a_look_that_takes_too_long_is_warned_of_once(tmp_path, caplog):
+    with caplog.at_level("WARNING", "hfssl"):
+        run(trainer_for(tmp_path, squares(60, 0)))  # each step of a tiny net
+    shares = [entry["online_share"] for entry in looks(tmp_path)[1:]]
+    said = [message for message in caplog.messages if "of the time since it last looked" in message]
+    assert max(shares) > 0.03 and len(said) == 1 and "--online_knn_steps" in said[0]
+
+
 def test_too_few_images_and_bad_flags(tmp_path):
     with pytest.raises(InputError, match="takes 42 training images, and there are 40"):
         trainer_for(tmp_path, squares(40, 0))

@@ -8,8 +8,9 @@ from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
 from hfssl.errors import InputError
+from hfssl.models import ContextEncoderConfig, ContextEncoderForPreTraining
 from hfssl.models.modeling_simclr import SimCLRConfig, SimCLRForPreTraining
-from hfssl.training import PretrainingArguments, run
+from hfssl.training import PretrainingArguments, PretrainingTrainer, run
 from hfssl.training.optim import build_optimizer, parse_options, schedule_options
 from tests.training.test_run import KillAt, assert_equal_runs, tiny_gpt, trainer_for
 
@@ -202,3 +203,29 @@ def test_another_optimizer_is_another_run(tmp_path):
         run(trainer_for(tmp_path / "out", max_steps=1, optim="muon"))
     with pytest.raises(InputError, match=r"arguments.optim_args: None, now momentum=0.8"):
         run(trainer_for(tmp_path / "out", max_steps=1, optim_args="momentum=0.8"))
+
+
+def test_two_players_have_their_own_learning_rates(tmp_path):
+    """The groups of the discriminator go at a tenth, through warm-up and decay, with their own weight decay."""
+    config = ContextEncoderConfig(
+        backbone="resnet10t", backbone_kwargs={"channels": [8, 8, 16, 16], "stem_width": 8}, image_size=32, overlap=1,
+        decoder_dim=16, discriminator_dim=8,
+    )  # fmt: skip
+    model = ContextEncoderForPreTraining(config)
+    args = arguments(tmp_path, learning_rate=2e-3, weight_decay=0.1, max_steps=10, warmup_steps=2, adam_beta1=0.5)
+    trainer = PretrainingTrainer(model, args, [{"pixel_values": torch.zeros(3, 32, 32)}] * 8)
+    trainer.create_optimizer_and_scheduler(10)
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    seen = set()
+    for step in range(3):
+        for group in trainer.optimizer.param_groups:
+            players = {names[id(weight)].startswith("discriminator.") for weight in group["params"]}
+            assert len(players) == 1
+            assert group["lr"] == pytest.approx((2e-4 if players.pop() else 2e-3) * step / 2)
+            own = [names[id(weight)] for weight in group["params"]]
+            decays = {model.get_parameter(name).ndim > 1 and not name.endswith("bias") for name in own}
+            assert decays == {group["weight_decay"] > 0}
+            seen |= {id(weight) for weight in group["params"]}
+        trainer.optimizer.step()
+        trainer.lr_scheduler.step()
+    assert seen == {id(weight) for weight in model.parameters()}

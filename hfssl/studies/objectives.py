@@ -1,0 +1,350 @@
+"""The lecture's vision objectives in one table: the same net, the same images, as many images seen, the same probe.
+
+Each arm is a recipe with its YAML, trained once a seed in a process of its own, and what it saved goes through `hfssl
+probe`. Beside them: a random init of the net (and of the net that sees lightness alone), raw pixels, and the net that
+learned from the labels. A job is an arm with a seed; the jobs are on a ledger, so a study that was stopped goes on
+where it was.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+
+from hfssl.benchmarking import held_memory
+from hfssl.data.images import load_images
+from hfssl.errors import InputError, nearest
+from hfssl.evaluation.reconstruction import evaluate_painter, whole_views
+from hfssl.pictures import load_painter
+from hfssl.programs import program
+from hfssl.training.ledger import Ledger
+
+logger = logging.getLogger(__name__)
+
+# An arm: the recipe, and what its command says beside the YAML.
+ARMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "simclr": ("simclr", {}),
+    "cpc": ("cpc", {}),
+    "colorization, l2_ab": ("colorization", {"model.color_loss": "l2_ab"}),
+    "colorization, hist_hc": ("colorization", {"model.color_loss": "hist_hc"}),
+    "colorization, ce313": ("colorization", {"model.color_loss": "ce313"}),
+    "inpainting": ("context_encoder", {"model.adversarial_weight": 0}),
+    "inpainting, adversary": ("context_encoder", {}),
+}
+BASELINES = ("random init", "random init, lightness", "raw pixels", "supervised")
+PROTOCOLS = ("kNN, all", "linear, all", "linear, 1 %")
+PAINTED = 1000  # test images that colorization and inpainting are measured on
+
+
+@dataclass
+class ObjectiveArguments:
+    """Which arms, on which images, for how long."""
+
+    configs: dict[str, str] = field(metadata={"help": "The YAML of each recipe, as {simclr: PATH, cpc: PATH, ...}."})
+    dataset: str | None = field(default=None, metadata={"help": "builtin:photos, or a folder with train and test."})
+    train_file: str | None = field(default=None, metadata={"help": "Instead: the training images, such as parquet."})
+    test_file: str | None = field(default=None, metadata={"help": "Instead: the test images."})
+    arms: list[str] = field(
+        default_factory=lambda: [*ARMS, *BASELINES], metadata={"help": f"Some of {', '.join((*ARMS, *BASELINES))}."}
+    )
+    images_seen: int = field(default=256_000, metadata={"help": "Images that each training sees, repeats included."})
+    seeds: int = field(default=3, metadata={"help": "Trainings of each arm."})
+    flags: list[str] = field(default_factory=list, metadata={"help": "More flags of every recipe: --logging_steps=5."})
+    label_fractions: list[float] = field(
+        default_factory=lambda: [0.01], metadata={"help": "Probes with a share of each class's labels."}
+    )
+    parallel: int = field(default=2, metadata={"help": "Jobs at once, each on one thread."})
+    out: str = field(default="out/objectives", metadata={"help": "The folder for all of it."})
+
+    def __post_init__(self):
+        known = (*ARMS, *BASELINES)
+        for arm in self.arms:
+            if arm not in known:
+                raise InputError(f"unknown arm {arm!r}: one of {', '.join(known)}{nearest(arm, known)}")
+        if (self.dataset is None) == (self.train_file is None or self.test_file is None):
+            raise InputError("give either --dataset, or --train_file and --test_file")
+        if min(self.images_seen, self.seeds, self.parallel) < 1:
+            raise InputError("images_seen, seeds and parallel must be at least 1")
+        needed = dict.fromkeys(ARMS[arm][0] for arm in self.arms if arm in ARMS)
+        for recipe in (*needed, *(["simclr"] if {"random init", "supervised"} & {*self.arms} else [])):
+            if recipe not in self.configs:
+                raise InputError(f"configs names no YAML for {recipe}")
+            if not Path(self.configs[recipe]).is_file():
+                raise InputError(f"no such file: {self.configs[recipe]!r}, the YAML of {recipe}")
+
+
+def run_objectives(args: ObjectiveArguments) -> list[dict[str, Any]]:
+    """Does what is missing of the study and writes objectives.json, .csv and .png into its folder.
+
+    Returns:
+        A row an arm, see `rows_of`.
+
+    Raises:
+        InputError: bad settings or data, another study in the folder, or a job that failed (with its log).
+    """
+    out = Path(args.out)
+    helpers = []
+    if args.parallel > 1:
+        settings = json.dumps(asdict(args) | {"parallel": 1})
+        code = (
+            f"import json; from hfssl.studies.objectives import *; work(ObjectiveArguments(**json.loads({settings!r})))"
+        )
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        helpers = [
+            subprocess.Popen([sys.executable, "-c", code, settings], env=environment, stdout=subprocess.DEVNULL)
+            for _ in range(args.parallel - 1)
+        ]
+    try:
+        results = work(args)
+    finally:
+        for helper in helpers:
+            helper.terminate()
+            helper.wait()
+    rows = rows_of(args, results)
+    _write(out, args, rows)
+    return rows
+
+
+def work(args: ObjectiveArguments) -> dict[str, dict[str, Any]]:
+    """Takes jobs until none is left; the results of all, by the jobs' names."""
+    study = _Study(args)
+    runs = [(arm, seed) for seed in range(args.seeds) for arm in args.arms if seed == 0 or arm != "raw pixels"]
+    jobs = {f"{arm}/seed {seed}": (arm, seed) for arm, seed in runs}
+    identity = {name: value for name, value in asdict(args).items() if name not in ("arms", "seeds", "parallel", "out")}
+    return Ledger(Path(args.out) / "ledger.jsonl", json.loads(json.dumps(identity))).run(jobs, study.execute)
+
+
+class _Study:
+    """The commands of the jobs."""
+
+    def __init__(self, args: ObjectiveArguments):
+        self.args, self.out = args, Path(args.out)
+        self.data = (
+            [f"--dataset={args.dataset}"]
+            if args.dataset
+            else [f"--train_file={args.train_file}", f"--test_file={args.test_file}"]
+        )
+
+    def execute(self, name: str, job: tuple[str, int]) -> dict[str, Any]:
+        """Trains and probes one arm with one seed."""
+        arm, seed = job
+        folder = self.out / "runs" / name.replace("/", "-").replace(", ", "-").replace(" ", "-")
+        log = folder.with_name(f"{folder.name}.log")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        found: dict[str, Any] = {}
+        if arm in ARMS:
+            recipe, flags = ARMS[arm]
+            found = self._train(recipe, flags, seed, folder, log)
+            source = str(folder)
+        elif arm == "raw pixels":
+            source = "pixels"
+        else:  # the architectures are those of the recipes, from runs of no steps
+            source = f"random:{self._architecture('colorization' if 'lightness' in arm else 'simclr')}"
+        found |= self._probe(arm, seed, source, folder.with_name(f"{folder.name}-probe"), log)
+        if arm in ARMS and ARMS[arm][0] in ("colorization", "context_encoder"):
+            found |= {"painting": self._painting(folder)}
+        return found
+
+    def _train(self, recipe: str, flags: Mapping[str, Any], seed: int, folder: Path, log: Path) -> dict[str, float]:
+        import yaml
+
+        config = Path(self.args.configs[recipe])
+        batch = yaml.safe_load(config.read_text())["per_device_train_batch_size"]
+        steps = math.ceil(self.args.images_seen / batch)
+        train = self.args.train_file or self.args.dataset
+        command = [program(f"recipes/pretrain_{recipe}.py"), "--config", config, f"--image_path={train}",
+                   f"--seed={seed}", f"--max_steps={steps}", f"--output_dir={folder}"]  # fmt: skip
+        command += [f"--{key}={value}" for key, value in flags.items()] + list(self.args.flags)
+        seconds, memory = run_logged(command, log)
+        return {"train seconds": seconds, "memory MB": memory, "steps": steps, "images": steps * batch}
+
+    def _architecture(self, recipe: str) -> Path:
+        """A folder with the config of a recipe's net, for random inits."""
+        from transformers import AutoConfig
+
+        import hfssl.models as models
+        from hfssl.config import read_yaml
+
+        folder = self.out / "architectures" / recipe
+        if not (folder / "config.json").exists():
+            method = models.METHODS[recipe]
+            settings = read_yaml(self.args.configs[recipe])["model"]
+            method.config(**settings).save_pretrained(folder)
+            AutoConfig.from_pretrained(folder)
+        return folder
+
+    def _probe(self, arm: str, seed: int, source: str, folder: Path, log: Path) -> dict[str, Any]:
+        command = [program("eval/run_probe.py"), f"--model={source}", *self.data, "--anchors=false", "--seeds=1",
+                   f"--random_seed={seed}", f"--out={folder}", "--distorted=false"]  # fmt: skip
+        command += ["--label_fractions", *map(str, self.args.label_fractions)]
+        if arm == "supervised":
+            command += [f"--supervised_steps={math.ceil(self.args.images_seen / 256)}", f"--supervised_seed={seed}",
+                        "--finetune_batch_size=256"]  # fmt: skip
+        seconds, _ = run_logged(command, log)
+        rows = json.loads((folder / "results.json").read_text())["rows"]
+        chosen = [row for row in rows if row["encoder"].startswith("supervised") == (arm == "supervised")]
+        scores = {f"{row['protocol']}, {row['labels']}": row for row in chosen if row["layer"] == "pooled"}
+        return {
+            "probe seconds": seconds,
+            "scores": {name: [row["accuracy"], row["low"], row["high"]] for name, row in scores.items()},
+        }
+
+    def _painting(self, folder: Path) -> dict[str, float]:
+        model = load_painter(str(folder), "colorize" if "colorization" in folder.name else "inpaint")
+        path = self.args.test_file or self.args.dataset
+        images = load_images(path, split="train" if self.args.test_file else "test")
+        count = min(PAINTED, len(images))
+        parts = [
+            evaluate_painter(
+                model, whole_views([images[i] for i in range(first, min(first + 100, count))], model.config.image_size)
+            )
+            for first in range(0, count, 100)
+        ]
+        return {name: float(np.mean([part[name] for part in parts])) for name in parts[0]}
+
+
+def run_logged(command: Sequence[Any], log: Path) -> tuple[float, float]:
+    """Runs `python COMMAND` on one thread with its output in a log; seconds and peak memory in MB.
+
+    Raises:
+        InputError: it failed; the last line of the log.
+    """
+    began, most = time.perf_counter(), 0
+    with log.open("a") as file:
+        file.write(f"$ {' '.join(map(str, command))}\n")
+        file.flush()
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(
+            [sys.executable, *map(str, command)], stdout=file, stderr=file, env=environment, start_new_session=True
+        )
+        try:
+            while process.poll() is None:
+                most = max(most, held_memory(process.pid))
+                time.sleep(0.25)
+        finally:
+            if process.poll() is None:  # the study is stopped: the recipe saves and leaves
+                process.terminate()
+                process.wait()
+    if process.returncode:
+        last = next((line.strip() for line in reversed(log.read_text().split("\n")) if line.strip()), "")
+        raise InputError(f"exit code {process.returncode}, see {log}: {last[:300]}")
+    return round(time.perf_counter() - began, 1), round(most / 1e6)
+
+
+def interval_of(scores: Sequence[Sequence[float]]) -> tuple[float, float, float]:
+    """The mean over seeds and the ends of its 95 % interval, of (accuracy, low, high) of each seed.
+
+    The test images are the same for all seeds, so their bootstrap interval stays as wide as it is; to its square comes
+    that of Student's interval over the seeds.
+    """
+    values = [score[0] for score in scores]
+    images = mean((high - low) / 2 for _, low, high in scores)
+    seeds = 0.0
+    if len(values) > 1:
+        seeds = stats.t.ppf(0.975, len(values) - 1) * stdev(values) / math.sqrt(len(values))
+    half = math.hypot(images, seeds)
+    return mean(values), mean(values) - half, mean(values) + half
+
+
+def rows_of(args: ObjectiveArguments, results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row an arm: "arm", "seeds", for each protocol (mean, low, high, deviation) in percent, the means of seconds and
+    memory, and of what colorization and inpainting paint."""
+    rows = []
+    for arm in args.arms:
+        runs = [result for name, result in results.items() if name.rpartition("/")[0] == arm]
+        row: dict[str, Any] = {"arm": arm, "seeds": len(runs)}
+        for protocol in runs[0]["scores"]:
+            scores = [run["scores"][protocol] for run in runs]
+            spread = stdev([score[0] for score in scores]) if len(scores) > 1 else 0.0
+            row[protocol] = [100 * value for value in (*interval_of(scores), spread)]
+        for name in ("train seconds", "memory MB", "images"):
+            if name in runs[0]:
+                row[name] = mean(run[name] for run in runs)
+        if "painting" in runs[0]:
+            row["painting"] = {name: mean(run["painting"][name] for run in runs) for name in runs[0]["painting"]}
+        rows.append(row)
+    return rows
+
+
+def _write(out: Path, args: ObjectiveArguments, rows: Sequence[Mapping[str, Any]]) -> None:
+    (out / "objectives.json").write_text(json.dumps({"settings": asdict(args), "rows": rows}, indent=1) + "\n")
+    protocols = [name for name in rows[0] if isinstance(rows[0][name], list)]
+    with (out / "objectives.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        ends = ("", " low", " high", " deviation")
+        writer.writerow(["arm", "seeds", *(f"{name}{end}" for name in protocols for end in ends), "seconds", "MB"])
+        for row in rows:
+            values = [f"{value:.2f}" for name in protocols for value in row[name]]
+            writer.writerow([row["arm"], row["seeds"], *values, row.get("train seconds", ""), row.get("memory MB", "")])
+    objectives_figure(rows, protocols).savefig(out / "objectives.png", dpi=130)
+    logger.info("The table is in %s: objectives.json, .csv and .png", out)
+
+
+def objectives_figure(rows: Sequence[Mapping[str, Any]], protocols: Sequence[str]):
+    """A matplotlib figure: each arm's accuracy with its interval, a panel a protocol."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.2 * len(protocols) + 1.5, 0.35 * len(rows) + 1.2), layout="constrained")
+    panels = figure.subplots(1, len(protocols), sharey=True, squeeze=False)[0]
+    places = range(len(rows))[::-1]
+    for axes, protocol in zip(panels, protocols, strict=True):
+        for place, row in zip(places, rows, strict=True):
+            value, low, high, _ = row[protocol]
+            ours = row["arm"] in ARMS
+            axes.plot([low, high], [place, place], color="#1f6feb" if ours else "#57606a", linewidth=2)
+            axes.plot([value], [place], "o", color="#1f6feb" if ours else "#57606a", markersize=5)
+        axes.set_title(protocol, fontsize=9)
+        axes.set_xlabel("accuracy, %", fontsize=8)
+        axes.grid(axis="x", alpha=0.3)
+        axes.tick_params(labelsize=8)
+    panels[0].set_yticks(list(places), [row["arm"] for row in rows])
+    return figure
+
+
+def objectives_table(rows: Sequence[Mapping[str, Any]]):
+    """A rich table of the rows."""
+    from rich.table import Table
+
+    protocols = [name for name in rows[0] if isinstance(rows[0][name], list)]
+    table = Table(title="Frozen features, % right: mean over seeds and 95 % interval", title_justify="left")
+    for name in ("arm", "seeds", *protocols, "seconds", "MB"):
+        table.add_column(name, justify="left" if name == "arm" else "right")
+    for row in rows:
+        cells = [f"{row[name][0]:.1f} ({row[name][1]:.1f}–{row[name][2]:.1f})" for name in protocols]
+        cost = [f"{row[name]:.0f}" if name in row else "" for name in ("train seconds", "memory MB")]
+        table.add_row(row["arm"], str(row["seeds"]), *cells, *cost)
+    return table
+
+
+def painting_table(rows: Sequence[Mapping[str, Any]]):
+    """A rich table of what colorization and inpainting paint, beside their baselines."""
+    from rich.table import Table
+
+    table = Table(title="Painted test images", title_justify="left")
+    painting = [row for row in rows if "painting" in row]
+    names = list(dict.fromkeys(name for row in painting for name in row["painting"]))
+    for name in ("arm", *names):
+        table.add_column(name.replace("_", " "), justify="left" if name == "arm" else "right")
+    for row in painting:
+        table.add_row(row["arm"], *(f"{row['painting'][n]:.3g}" if n in row["painting"] else "" for n in names))
+    return table
+
+
+def main_threads() -> None:
+    """One thread for what the study computes itself beside its processes."""
+    torch.set_num_threads(1)
