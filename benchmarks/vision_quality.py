@@ -3,8 +3,7 @@
     python benchmarks/vision_quality.py --train_file TRAIN.parquet --test_file TEST.parquet --out out/vision_quality
 
 Each method's command with recipes/*_tiny_cpu.yaml, once a seed, one thread each, two at a time; then `hfssl probe`. The
-same command again does what is missing. Supervised training and lightly's SimCLR have SimCLR's net, steps, batch and
-seeds. An hour on CIFAR-10; needs lightly.
+same command does what is missing. Supervised training and lightly have SimCLR's net, steps, batch. An hour on CIFAR-10.
 """
 
 import json

@@ -105,12 +105,12 @@ CASES = {
     "online kNN on too few images": (SIMCLR, "--online_knn --online_knn_bank 5000", "5,500 training images"),
     "a model that is not there": (PROBE, "--model {in}/no --dataset builtin:digits", "{in}/no"),
     "a model of timm that is not there": (PROBE, "--model random:resnet8 --dataset builtin:digits", "'resnet18'"),
-    "one class": (PROBE, "--model pixels --train_file {in}/one.parquet --test_file {in}/one.parquet", "one class"),
+    "one class": (PROBE, "--model pixels --train_file {in}/one.parquet --test_file {in}/two.parquet", "one class"),
     "a class that train lacks": (
         PROBE, "--model pixels --train_file {in}/two.parquet --test_file {in}/three.parquet", "only in plain ['cow']"
     ),
     "no labels": (
-        PROBE, "--model pixels --train_file {in}/labels.parquet --test_file {in}/labels.parquet", "needs labels"
+        PROBE, "--model pixels --train_file {in}/labels.parquet --test_file {in}/two.parquet", "needs labels"
     ),
     "k above the bank": (PROBE, "--model pixels --dataset builtin:digits --knn_k 2000", "k = 2000 neighbours of 1297"),
     "layers of pixels": (PROBE, "--model pixels --dataset builtin:digits --layers", "leave --layers out"),
@@ -128,7 +128,7 @@ CASES = {
     "a folder for results that cannot be": (
         PROBE, "--model pixels --dataset builtin:digits --out {in}/empty.txt/probe", "no folder; give another --out"
     ),
-    "grey images": (COLOR, "--image_path builtin:digits", "are grey: there is no colour to learn"),
+    "grey images": (COLOR, "--image_path builtin:digits", "are grey: they have no colour to learn"),
     "an unknown loss of colours": (COLOR, "--model.color_loss l3", "one of hist_hc, l2_ab, ce313"),
     "jittered colours": (COLOR, "--augmentations crop color_jitter", "'color_jitter' changes the pixels"),
     "a margin over the image": (COLOR, "--color_margin 16", "leaves nothing of 32 pixels"),

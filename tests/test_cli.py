@@ -59,8 +59,11 @@ def test_version_and_env_and_ls(run_command, hfssl_command):
     ("arguments", "message"),
     [
         (["pretrane"], "No such command 'pretrane'"),
-        (["pretrain"], "which recipe? one of bert, cpc, gpt, simclr"),
-        (["pretrain", "gtp"], "unknown recipe 'gtp': one of bert, cpc, gpt, simclr; did you mean 'gpt'?"),
+        (["pretrain"], "which recipe? one of bert, colorization, context_encoder, cpc, gpt, simclr"),
+        (
+            ["pretrain", "gtp"],
+            "unknown recipe 'gtp': one of bert, colorization, context_encoder, cpc, gpt, simclr; did you mean 'gpt'?",
+        ),
         (["pretrain", "--cpu", "--num_processes", "2", "gpt"], "--multi_gpu --num_processes N"),
         (["pretrain", "--num_processes", "2", "gpt", "--use_cpu"], "--multi_gpu --num_processes N"),
         (["generate", "./nowhere", "--prompt", "x"], "no such folder"),

@@ -29,8 +29,8 @@ def make_masks(kind: str, size: int, draws: torch.Tensor, overlap: int = 0) -> t
     """One mask a row of draws, bool (B, 1, size, size), True is hidden.
 
     * "center": a square of half the side, less the overlap at each edge.
-    * "block": squares of a sixth to a third of the side, that may cover each other, as many as bring the hidden part
-      nearest to a quarter of the image.
+    * "block": squares of a sixth to a third of the side, that may cover each other and be cut off at the border, as many
+      as bring the hidden part nearest to a quarter of the image.
     * "free": the quarter of the image in which smooth noise is lowest. (The authors take a part of one large noise
       whose hidden part is between a fifth and three tenths, the same for all images of a batch.)
 
@@ -42,8 +42,8 @@ def make_masks(kind: str, size: int, draws: torch.Tensor, overlap: int = 0) -> t
     if kind == "block":
         side, top, left = draws.float().view(len(draws), 3, _SQUARES).unbind(1)
         side = (size / 6 + side * size / 6).round().clamp(min=1)
-        top, left = (place * (size - side + 1) for place in (top, left))
-        top, left = top.floor(), left.floor()
+        # Their middles are anywhere in the image: what lies outside is cut off, and no place is hidden more often.
+        top, left = ((place * size - side / 2).round() for place in (top, left))
         line = torch.arange(size)
         rows, columns = (
             (line >= start[..., None]) & (line < (start + side)[..., None]) for start in (top, left)

@@ -181,7 +181,7 @@ class BackbonePreTrainedModel(PreTrainedModel):
             return
         if isinstance(module, (nn.Linear, nn.Conv2d)):
             module.reset_parameters()  # within `initialize_weights` this leaves loaded tensors alone
-        elif isinstance(module, (nn.BatchNorm1d, nn.LayerNorm)):
+        elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)):
             _reset_norm(module)
 
     def initialize_weights(self):

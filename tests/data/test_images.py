@@ -108,7 +108,7 @@ def test_parquet(tmp_path, mode, monkeypatch, plain, mapped):
     write_parquet(tmp_path / "d.parquet", [0, 1, 2, 3, 4], [3, 1, 0, 1, 2], plain=plain, key=list("abcde"))
     dataset = load_images(str(tmp_path / "d.parquet"))
     assert colours(dataset) == COLOURS[:5]
-    assert dataset.labels.tolist() == [3, 1, 0, 1, 2] and dataset.class_names == ["0", "1", "2", "3"]
+    assert dataset.labels.tolist() == [3, 1, 0, 1, 2] and dataset.class_names is None
 
 
 def test_parquet_takes_class_names_from_hugging_face_metadata_or_strings(tmp_path):

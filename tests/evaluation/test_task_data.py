@@ -282,7 +282,7 @@ def test_what_belongs_together_must_be_there(tmp_path):
     """MultiRC without its numbers cannot be judged by questions; AX-g without pairs has no parity."""
     table = pa.table({"paragraph": ["p"], "question": ["q"], "answer": ["a"], "label": [1]})
     (tmp_path / "multirc").mkdir()
-    pq.write_table(table, tmp_path / "multirc" / "train-part_subset.parquet")
+    pq.write_table(table, tmp_path / "multirc" / "train_subset.parquet")
     with pytest.raises(InputError, match="has no column 'idx'"):
         load_split(TASKS["superglue/multirc"], "train", str(tmp_path))
     rows = [

@@ -374,11 +374,11 @@ def test_overwrite_does_not_delete_the_folder_one_stands_in(tmp_path, monkeypatc
     assert (tmp_path / "out" / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize("broken", ["write_model_card", "_write_json"])
+@pytest.mark.parametrize("broken", ["write_model_card", "write_whole"])
 def test_a_disk_that_fills_up_at_the_very_end(tmp_path, monkeypatch, broken):
     def full(path, *args):
-        if broken == "_write_json" and not args[0].get("finished"):
-            return path.write_text(json.dumps(args[0]))
+        if broken == "write_whole" and not json.loads(args[0])["finished"]:
+            return path.write_text(args[0])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(sys.modules["hfssl.training.run"], broken, full)
