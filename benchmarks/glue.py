@@ -4,8 +4,8 @@
     python benchmarks/glue.py --data_dir builtin:toyglue --repeats 3
 
 A 4-layer BERT of width 256 with random weights, so the scores say only that both learn alike: batch size, updates and
-settings are the same. Each arm is a process of glue_arm.py, in turns. Uses ../shared/data/glue where that is. Some ten
-minutes on two cores, nearly all of it the plain arm's. Goals: >= 2.5 times faster, processed over real tokens <= 1.08.
+settings are the same. Each arm is a process of glue_arm.py, in turns. Uses ../shared/data/glue where that is. Eight
+minutes on two cores, most of it the plain arm's. Goals: >= 2.5 times faster, processed over real tokens <= 1.08.
 """
 
 import shutil

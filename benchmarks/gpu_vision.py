@@ -27,7 +27,7 @@ from hfssl.errors import InputError, exits_on_bad_input
 class BenchmarkArguments:
     image_path: str | None = field(default=None, metadata={"help": "CIFAR-10's training images, for the accuracies."})
     test_path: str | None = field(default=None, metadata={"help": "Its test images."})
-    epochs: int = field(default=100, metadata={"help": "Of that training, which stops at 83 percent by kNN."})
+    epochs: int = field(default=100, metadata={"help": "Of that training, which stops at 85.6 percent."})
     budget: float = field(default=480, metadata={"help": "Seconds for all arms."})
     smoke: bool = field(default=False, metadata={"help": "Toy sizes on a CPU."})
     out: str = field(default="out/benchmarks/gpu_vision.json", metadata={"help": "The JSON file to write."})
@@ -52,7 +52,7 @@ def arms(args, left):
         yield f"{name} step, compiled", 90, functools.partial(vision.step_rate, *steps[name], torch_compile=True, **how)
     if args.image_path:
         data = load_images(args.image_path), load_images(args.test_path)
-        yield "CIFAR-10", 90, lambda: vision.time_to_accuracy(*data, args.epochs, 0.83, left() - 60, **how)
+        yield "CIFAR-10", 90, lambda: vision.time_to_accuracy(*data, args.epochs, (0.83, 0.856), left() - 60, **how)
     for name in steps:
         yield f"{name} step", 40, functools.partial(vision.step_rate, *steps[name], **how)
 

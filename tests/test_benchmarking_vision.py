@@ -65,21 +65,22 @@ def test_arms_beyond_the_budget_and_those_that_fail_are_named(tmp_path):
     assert vision.in_words(rows[0]) == "ms 1" and vision.in_words(rows[1]) == rows[1]["missing"]
 
 
-def test_the_clock_looks_stops_at_its_goal_and_ends_with_a_linear_probe(tmp_path):
+def test_the_clock_notes_when_each_goal_is_reached_and_stops_at_the_second(tmp_path):
     """Two kinds of images that any encoder tells apart."""
     pixels = torch.cat([vision.photographs(30, 16) // 8, 255 - vision.photographs(30, 16) // 8])
     images = ImageDataset(pixels, np.repeat([0, 1], 30))
     settings = {"per_device_train_batch_size": 10, "max_steps": 9, "use_cpu": True, "logging_strategy": "no"}
     ends = {}
-    for goal in (0.9, 1.1):
-        trainer = vision.simclr_trainer(tmp_path / str(goal), images, TINY, resident=True, **settings)
-        clock = vision.ByTheClock(images, images, "cpu", every=4, goal=goal, seconds=60)
+    for goals in ((0.9, 0.9), (0.9, 1.1), (1.1, 0.9)):
+        trainer = vision.simclr_trainer(tmp_path / str(goals), images, TINY, resident=True, **settings)
+        clock = vision.ByTheClock(images, images, "cpu", every=4, goals=goals, seconds=60)
         trainer.add_callback(clock)
         trainer.train()
-        ends[goal] = [step for step, _, _ in clock.points]
-        assert clock.linear > 0.9 and clock.points[-1][2] > 0.9
-        assert clock.points[0][1] > 0
-    assert ends == {0.9: [4], 1.1: [4, 8, 9]}
+        ends[goals] = [(step, linear is not None) for step, _, _, linear in clock.points], set(clock.reached)
+        assert clock.points[-1][2] > 0.9 and clock.points[-1][3] > 0.9 and clock.points[0][1] > 0
+    assert ends[0.9, 0.9] == ([(4, True)], {"kNN s", "linear s"})
+    assert ends[0.9, 1.1] == ([(4, True), (8, True), (9, True)], {"kNN s"})
+    assert ends[1.1, 0.9] == ([(4, False), (8, False), (9, True)], {"linear s"})  # at the end, in any case
 
 
 def test_views_on_one_core(tmp_path, monkeypatch, capsys):
@@ -125,8 +126,9 @@ def test_the_step_from_the_command_line(run_command, tmp_path):
     flags = ["--repeats", "1", "--steps", "1", "--backbone", "resnet10t", "--batch_size", "8"]
     done = run_command(sys.executable, PROGRAMS / "simclr_step.py", *flags, "--out", tmp_path / "found.json")
     assert done.returncode == 0, done.stderr[-2000:]
-    (row,) = json.loads((tmp_path / "found.json").read_text())["rows"]
-    assert row["measure"] == "s/step" and "times lightly's speed" in done.stdout
+    rows = json.loads((tmp_path / "found.json").read_text())["rows"]
+    assert [set(row["arms"]) for row in rows] == [{"hfssl", "lightly"}, {"hfssl", "lightly, tuned"}]
+    assert "times the speed" in done.stdout
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ def make_masks(kind: str, size: int, draws: torch.Tensor, overlap: int = 0) -> t
     """One mask a row of draws, bool (B, 1, size, size), True is hidden.
 
     * "center": a square of half the side, less the overlap at each edge.
-    * "block": squares of a sixth to a third of the side, that may cover each other and be cut off at the border, as many
+    * "block": squares of a sixth to a third of the side, which may overlap and be cut off at the border, as many
       as bring the hidden part nearest to a quarter of the image.
     * "free": the quarter of the image in which smooth noise is lowest. (The authors take a part of one large noise
       whose hidden part is between a fifth and three tenths, the same for all images of a batch.)

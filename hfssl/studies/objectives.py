@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
+from subprocess import DEVNULL
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,8 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "inpainting": ("context_encoder", {"model.adversarial_weight": 0}),
     "inpainting, adversary": ("context_encoder", {}),
 }
+# What is not pretrained: the recipe whose net it has.
+ARCHITECTURES = {"random init": "simclr", "random init, lightness": "colorization", "supervised": "simclr"}
 BASELINES = ("random init", "random init, lightness", "raw pixels", "supervised")
 PROTOCOLS = ("kNN, all", "linear, all", "linear, 1 %")
 PAINTED = 1000  # test images that colorization and inpainting are measured on
@@ -55,7 +58,10 @@ PAINTED = 1000  # test images that colorization and inpainting are measured on
 class ObjectiveArguments:
     """Which arms, on which images, for how long."""
 
-    configs: dict[str, str] = field(metadata={"help": "The YAML of each recipe, as {simclr: PATH, cpc: PATH, ...}."})
+    simclr_config: str | None = field(default=None, metadata={"help": "The YAML of SimCLR's recipe."})
+    cpc_config: str | None = field(default=None, metadata={"help": "Of CPC's."})
+    colorization_config: str | None = field(default=None, metadata={"help": "Of colorization's."})
+    context_encoder_config: str | None = field(default=None, metadata={"help": "Of inpainting's."})
     dataset: str | None = field(default=None, metadata={"help": "builtin:photos, or a folder with train and test."})
     train_file: str | None = field(default=None, metadata={"help": "Instead: the training images, such as parquet."})
     test_file: str | None = field(default=None, metadata={"help": "Instead: the test images."})
@@ -81,11 +87,15 @@ class ObjectiveArguments:
         if min(self.images_seen, self.seeds, self.parallel) < 1:
             raise InputError("images_seen, seeds and parallel must be at least 1")
         needed = dict.fromkeys(ARMS[arm][0] for arm in self.arms if arm in ARMS)
-        for recipe in (*needed, *(["simclr"] if {"random init", "supervised"} & {*self.arms} else [])):
-            if recipe not in self.configs:
-                raise InputError(f"configs names no YAML for {recipe}")
-            if not Path(self.configs[recipe]).is_file():
-                raise InputError(f"no such file: {self.configs[recipe]!r}, the YAML of {recipe}")
+        needed |= {recipe: None for arm, recipe in ARCHITECTURES.items() if arm in self.arms}
+        for recipe in needed:
+            path = self.config(recipe)
+            if path is None or not Path(path).is_file():
+                raise InputError(f"--{recipe}_config must name the YAML of that recipe, not {path!r}")
+
+    def config(self, recipe: str) -> str | None:
+        """The YAML of a recipe."""
+        return getattr(self, f"{recipe}_config")
 
 
 def run_objectives(args: ObjectiveArguments) -> list[dict[str, Any]]:
@@ -101,12 +111,10 @@ def run_objectives(args: ObjectiveArguments) -> list[dict[str, Any]]:
     helpers = []
     if args.parallel > 1:
         settings = json.dumps(asdict(args) | {"parallel": 1})
-        code = (
-            f"import json; from hfssl.studies.objectives import *; work(ObjectiveArguments(**json.loads({settings!r})))"
-        )
+        code = "import sys; from hfssl.studies import objectives; objectives.work(objectives.parsed(sys.argv[1]))"
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         helpers = [
-            subprocess.Popen([sys.executable, "-c", code, settings], env=environment, stdout=subprocess.DEVNULL)
+            subprocess.Popen([sys.executable, "-c", code, settings], env=environment, stdout=DEVNULL, stderr=DEVNULL)
             for _ in range(args.parallel - 1)
         ]
     try:
@@ -118,6 +126,11 @@ def run_objectives(args: ObjectiveArguments) -> list[dict[str, Any]]:
     rows = rows_of(args, results)
     _write(out, args, rows)
     return rows
+
+
+def parsed(settings: str) -> ObjectiveArguments:
+    """The arguments from JSON, for a process that helps."""
+    return ObjectiveArguments(**json.loads(settings))
 
 
 def work(args: ObjectiveArguments) -> dict[str, dict[str, Any]]:
@@ -154,7 +167,7 @@ class _Study:
         elif arm == "raw pixels":
             source = "pixels"
         else:  # the architectures are those of the recipes, from runs of no steps
-            source = f"random:{self._architecture('colorization' if 'lightness' in arm else 'simclr')}"
+            source = f"random:{self._architecture(ARCHITECTURES[arm])}"
         found |= self._probe(arm, seed, source, folder.with_name(f"{folder.name}-probe"), log)
         if arm in ARMS and ARMS[arm][0] in ("colorization", "context_encoder"):
             found |= {"painting": self._painting(folder)}
@@ -163,7 +176,7 @@ class _Study:
     def _train(self, recipe: str, flags: Mapping[str, Any], seed: int, folder: Path, log: Path) -> dict[str, float]:
         import yaml
 
-        config = Path(self.args.configs[recipe])
+        config = Path(self.args.config(recipe))
         batch = yaml.safe_load(config.read_text())["per_device_train_batch_size"]
         steps = math.ceil(self.args.images_seen / batch)
         train = self.args.train_file or self.args.dataset
@@ -183,7 +196,7 @@ class _Study:
         folder = self.out / "architectures" / recipe
         if not (folder / "config.json").exists():
             method = models.METHODS[recipe]
-            settings = read_yaml(self.args.configs[recipe])["model"]
+            settings = read_yaml(self.args.config(recipe))["model"]
             method.config(**settings).save_pretrained(folder)
             AutoConfig.from_pretrained(folder)
         return folder
@@ -191,7 +204,8 @@ class _Study:
     def _probe(self, arm: str, seed: int, source: str, folder: Path, log: Path) -> dict[str, Any]:
         command = [program("eval/run_probe.py"), f"--model={source}", *self.data, "--anchors=false", "--seeds=1",
                    f"--random_seed={seed}", f"--out={folder}", "--distorted=false"]  # fmt: skip
-        command += ["--label_fractions", *map(str, self.args.label_fractions)]
+        if self.args.label_fractions:
+            command += ["--label_fractions", *map(str, self.args.label_fractions)]
         if arm == "supervised":
             command += [f"--supervised_steps={math.ceil(self.args.images_seen / 256)}", f"--supervised_seed={seed}",
                         "--finetune_batch_size=256"]  # fmt: skip

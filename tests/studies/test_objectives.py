@@ -1,0 +1,131 @@
+"""The table of objectives: its jobs, its intervals, what it writes, and that a stopped study goes on."""
+
+import csv
+import json
+import math
+import runpy
+import subprocess
+import sys
+import time
+
+import pytest
+
+from hfssl.errors import InputError
+from hfssl.programs import program
+from hfssl.studies import objectives
+from hfssl.studies.objectives import ARMS, BASELINES, ObjectiveArguments, interval_of, rows_of, run_logged
+
+SMOKE = ["--config", "eval/compare_objectives_smoke.yaml"]
+CONFIGS = {
+    f"{name}_config": f"recipes/smoke/{name}.yaml" for name in ("simclr", "cpc", "colorization", "context_encoder")
+}
+
+
+def made_up(self, name, job):
+    """What a job would find: better by arm, a little different by seed."""
+    arm, seed = job
+    base = 0.3 + 0.05 * [*ARMS, *BASELINES].index(arm) + 0.01 * seed
+    found = {"scores": {f"{p}, all": [base, base - 0.01, base + 0.01] for p in ("kNN", "linear")}, "probe seconds": 1.0}
+    if arm in ARMS:
+        found |= {"train seconds": 10.0 + seed, "memory MB": 500, "images": 640, "steps": 10}
+    if arm.startswith("colorization"):
+        found["painting"] = {"psnr": 20.0 + seed, "mean_chroma": 5.0}
+    return found
+
+
+def test_a_study_writes_a_row_an_arm_and_goes_on_with_what_is_missing(tmp_path, monkeypatch, capsys):
+    executed = []
+    monkeypatch.setattr(
+        objectives._Study, "execute", lambda self, name, job: executed.append(name) or made_up(self, name, job)
+    )
+    main = runpy.run_path(str(program("eval/compare_objectives.py")))["main"].__wrapped__
+    flags = [*SMOKE, "--seeds", "2", "--parallel", "1", "--out", str(tmp_path)]
+    rows = main(flags)
+    assert len(executed) == 2 * (len(ARMS) + len(BASELINES)) - 1, "raw pixels have no seed"
+    assert [row["arm"] for row in rows] == [*ARMS, *BASELINES]
+    assert [row["seeds"] for row in rows] == [2] * len(ARMS) + [2, 2, 1, 2]
+    first = rows[0]
+    assert first["linear, all"][0] == pytest.approx(30.5) and first["train seconds"] == 10.5
+    assert rows[2]["painting"] == {"psnr": 20.5, "mean_chroma": 5.0}
+    table = list(csv.reader((tmp_path / "objectives.csv").open()))
+    assert table[0][:4] == ["arm", "seeds", "kNN, all", "kNN, all low"] and len(table) == 1 + len(rows)
+    assert json.loads((tmp_path / "objectives.json").read_text())["rows"][0]["arm"] == "simclr"
+    assert (tmp_path / "objectives.png").read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    assert "adversary" in printed and "psnr" in printed
+    ledger = tmp_path / "ledger.jsonl"
+    ledger.write_bytes(ledger.read_bytes()[:-20])
+    assert main(flags) == rows and executed[-1] == executed[-2] == "supervised/seed 1"
+    with pytest.raises(InputError, match="other settings"):
+        main([*flags, "--images_seen", "1280"])
+
+
+def test_the_interval_is_of_the_images_and_of_the_seeds():
+    one = [[0.5, 0.48, 0.52]]
+    assert interval_of(one) == pytest.approx((0.5, 0.48, 0.52))
+    three = [[0.49, 0.47, 0.51], [0.5, 0.48, 0.52], [0.51, 0.49, 0.53]]
+    mean, low, high = interval_of(three)
+    half = math.hypot(0.02, 4.302653 * 0.01 / math.sqrt(3))  # Student's t with two degrees of freedom
+    assert (mean, low, high) == pytest.approx((0.5, 0.5 - half, 0.5 + half), abs=1e-6)
+    args = ObjectiveArguments(**CONFIGS, dataset="builtin:photos", arms=["simclr"])
+    results = {f"simclr/seed {seed}": {"scores": {"kNN, all": score}} for seed, score in enumerate(three)}
+    (row,) = rows_of(args, results)
+    assert row["kNN, all"] == pytest.approx([50, 100 * low, 100 * high, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"arms": ["simclt"]}, "unknown arm 'simclt': .*did you mean 'simclr'"),
+        ({"dataset": None}, "either --dataset, or --train_file and --test_file"),
+        ({"seeds": 0}, "must be at least 1"),
+        ({"cpc_config": None, "arms": ["cpc"]}, "--cpc_config must name the YAML of that recipe, not None"),
+        ({"cpc_config": "nowhere.yaml", "arms": ["cpc"]}, "--cpc_config must name .* not 'nowhere.yaml'"),
+        ({"simclr_config": None, "arms": ["supervised"]}, "--simclr_config must name"),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(InputError, match=message):
+        ObjectiveArguments(**CONFIGS | {"dataset": "builtin:photos"} | settings)
+
+
+def test_a_command_that_fails_says_where_its_log_is(tmp_path):
+    script = tmp_path / "fails.py"
+    script.write_text("print('working'); raise SystemExit('error: no more')")
+    with pytest.raises(InputError, match=r"exit code 1, see .*a.log: error: no more"):
+        run_logged([script], tmp_path / "a.log")
+    script.write_text("print('done')")
+    seconds, memory = run_logged([script, "--flag=1"], tmp_path / "b.log")
+    assert seconds >= 0 and memory >= 0 and "fails.py --flag=1" in (tmp_path / "b.log").read_text()
+
+
+def test_real_jobs(tmp_path):
+    """An arm that paints and its random init: trained, probed and measured by their own commands, two at a time."""
+    arms = ["inpainting, adversary", "random init, lightness"]
+    rows = objectives.run_objectives(
+        ObjectiveArguments(
+            **CONFIGS, dataset="builtin:photos", seeds=1, images_seen=64, parallel=2, arms=arms,
+            flags=["--save_strategy=no"], out=str(tmp_path),
+        )
+    )  # fmt: skip
+    first, second = rows
+    assert all(0 <= row["linear, all"][0] <= 100 for row in rows) and "linear, 1 %" in first
+    assert first["images"] == 64 and first["train seconds"] > 0 and first["memory MB"] > 100
+    assert {"psnr", "mean_fill_psnr", "sharpness", "true_sharpness"} <= set(first["painting"])
+    assert "painting" not in second and "train seconds" not in second
+
+
+def test_a_study_that_is_stopped_leaves_no_process_behind(tmp_path):
+    script = tmp_path / "sleeps.py"
+    script.write_text("import time; time.sleep(60)")
+    code = "import sys; from hfssl.studies.objectives import *; run_logged([sys.argv[1]], Path('a.log'))"
+    process = subprocess.Popen([sys.executable, "-c", code, str(script)], cwd=tmp_path)
+    for _ in range(400):
+        if (tmp_path / "a.log").exists():
+            break
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(2)
+    assert process.wait(timeout=30) != 0
+    left = subprocess.run(["pgrep", "-f", str(script)], capture_output=True, text=True).stdout.split()
+    assert not left
