@@ -199,6 +199,8 @@ def _notes(board: Board) -> list[str]:
     notes = [meanings[name] for name in board.averages]
     if board.part == "dev":
         notes.append("dev scores are higher than test scores: do not compare with a test table")
+        if board.suite == "glue":
+            notes.append("QQP's test set has another balance of labels: a dev score says little about the one on test")
     return notes + [f"[{number}] {FOOTNOTES[key]}" for number, key in enumerate(board.footnotes(), start=1)]
 
 

@@ -41,7 +41,8 @@ class _Faults:
 
     def add(self, kind: str, line: int, text: str) -> None:
         self.lines.setdefault(kind, []).append(line)
-        self.text.setdefault(kind, text)
+        # What a file holds may not steer the terminal that shows it.
+        self.text.setdefault(kind, "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text))
 
     def messages(self) -> list[str]:
         messages = []

@@ -10,6 +10,7 @@ from hfssl.finetuning.recipes import find_recipe
 
 SELECTIONS, PRECISIONS, SAVED = ("best", "last"), ("auto", "bf16", "fp32"), ("best", "all", "none")
 WNLI = ("trained", *TRICKS)
+FROZEN_RATE = 1e-3  # of a linear layer alone; published rates are for whole models
 
 
 @dataclass
@@ -109,9 +110,12 @@ class LoopArguments:
 
     @property
     def changes(self) -> dict[str, float | None]:
-        """What was given of a recipe's settings."""
+        """What was given of a recipe's settings. A head on a frozen encoder learns at `FROZEN_RATE` unless told."""
         names = ("epochs", "batch_size", "learning_rate", "warmup", "weight_decay")
-        return {name: getattr(self, name) for name in names}
+        given = {name: getattr(self, name) for name in names}
+        if self.freeze_encoder and self.learning_rate is None:
+            given["learning_rate"] = FROZEN_RATE
+        return given
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:

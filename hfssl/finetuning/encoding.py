@@ -86,7 +86,8 @@ class TaskEncoder:
     def _describe(self) -> str:
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if backend is None:
-            text = f"{type(self.tokenizer).__name__} {sorted(self.tokenizer.get_vocab().items())}"
+            settings = sorted(map(repr, self.tokenizer.init_kwargs.items()))
+            text = f"{type(self.tokenizer).__name__} {settings} {sorted(self.tokenizer.get_vocab().items())}"
         else:  # what it truncates and pads by itself depends on its last call
             backend = Tokenizer.from_str(backend.to_str())
             backend.no_truncation()

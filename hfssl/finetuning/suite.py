@@ -79,6 +79,7 @@ class Suite:
             for settings in self.recipe.trials(task, **loop.changes)[: None if args.search else 1]:
                 check_parts(task, settings.batch_size, loop.gradient_accumulation_steps)
         self.mnli = self._given_mnli(given)
+        self._earlier = ("", "", "")  # of an MNLI model that an earlier command left here
         self.ledger = Ledger(self.out / "ledger.jsonl", {"suite": suite})
         self.models = SavedModels(self.out / "models", args.save_models)
         self._planned: dict[str, list[str]] = {}  # names of jobs by task
@@ -160,6 +161,8 @@ class Suite:
         gc.freeze()  # Trainer collects garbage at each beginning; what is loaded by now need not be looked through
         names = {task.name for task in self.trained}
         waits = "mnli" in names and self.mnli is None
+        if not waits and self.mnli is None:
+            self._earlier = self._earlier_mnli()
         later = [task for task in self.trained if self._starts_from_mnli(task) and waits]
         first = [task for task in self.trained if task not in later]
         runs = self._run_tasks(first, {task.name: self._start(task) for task in first})
@@ -181,7 +184,20 @@ class Suite:
         return takes and task.name in self.recipe.from_mnli
 
     def _start(self, task: Task) -> tuple[str, str, str]:
-        return self.mnli if self.mnli and self._starts_from_mnli(task) else ("", "", "")
+        return (self.mnli or self._earlier) if self._starts_from_mnli(task) else ("", "", "")
+
+    def _earlier_mnli(self) -> tuple[str, str, str]:
+        """The best MNLI model of the same model that an earlier command left in this folder, if there is one."""
+        done = [
+            (record["score"], name, record)
+            for name, record in self.ledger.results().items()
+            if record["task"] == "glue/mnli" and record.get("model") == self.source.fingerprint
+            and self.models.find(name) is not None
+        ]  # fmt: skip
+        if not done:
+            return "", "", ""
+        score, name, record = max(done, key=lambda found: found[:1])
+        return name, f"mnli (seed {record['seed']}, score {100 * score:.1f} on dev)", name
 
     def _start_folder(self, start: str) -> str:
         """Where the model is that a job starts from: looked up now, since another process may have renamed it.
@@ -246,6 +262,7 @@ class Suite:
             source, task, data, self.encoder, head, job.settings, self.loop, job.seed, self.out, diagnostics, label
         )
         record = made.record | {"trial": job.trial, "started_from": job.started_from, "task": task.key}
+        record["model"] = self.source.fingerprint
         record["diagnostics"] = {other: rows.fingerprint() for other, rows in diagnostics.items()}
         _write_logits(self.out / "jobs" / name, made.logits)
         if self.models.wanted(task.name):

@@ -60,8 +60,8 @@ class Ledger:
         Raises:
             InputError: as `run`, whose jobs must not call it.
         """
-        self._open()
         try:
+            self._open()
             with self._writing():
                 yield
         finally:

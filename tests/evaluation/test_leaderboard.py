@@ -108,6 +108,13 @@ def test_own_footnotes():
         assert said in text
 
 
+def test_qqp_on_dev_says_that_test_is_another_distribution():
+    dev, test = boards([], ["glue"])
+    assert any("QQP's test set has another balance" in line for line in board_markdown(dev).splitlines())
+    assert "another balance" not in board_markdown(test)
+    assert all("QQP" not in board_markdown(board) for board in boards([], ["superglue"]))
+
+
 def test_synthetic_results_are_in_no_real_table():
     real = boards([], ["glue"])
     dev, test, synthetic = boards([a_result(99.0, "toy", synthetic=True)], ["glue"])

@@ -10,6 +10,8 @@ The numbers are those of the list that this part was built by; the first words s
  2. test predictions decoded in the data set's order where the checkpoint has its own
     test_tasks.test_a_checkpoints_classes_are_matched_by_name
     test_submission.test_what_is_no_label_is_not_written
+    test_heads.test_a_checkpoints_own_order_is_honoured_in_train_dev_and_test
+    test_suite.test_a_checkpoints_own_order_reaches_the_submission
  3. three orders of MNLI's classes
     test_tasks.test_a_checkpoints_classes_are_matched_by_name
     test_submission.test_exchanged_labels_are_found_by_the_training_data
@@ -24,7 +26,10 @@ The numbers are those of the list that this part was built by; the first words s
     test_leaderboard.test_published_footnotes
     test_leaderboard.test_own_footnotes
     test_pitfalls.test_wnli_is_not_judged_by_a_bag_of_words
+    test_suite.test_wnli_as_the_majority_is_declared
+    test_suite.test_wnli_by_ranking_takes_the_same_runs_and_is_declared
  7. QQP's test set has another balance than dev
+    test_leaderboard.test_qqp_on_dev_says_that_test_is_another_distribution
     test_leaderboard.test_an_own_row_stands_in_its_place_and_only_in_its_part
  8. download_glue_data.py swaps QQP and STS-B and may write no MRPC dev set
     test_task_data.test_a_missing_or_swapped_file_is_said
@@ -43,7 +48,8 @@ The numbers are those of the list that this part was built by; the first words s
 13. an average over all metrics; made-up scores for a metric that fails
     test_averages.test_only_the_official_rule_gives_the_small_berts_scores
     test_metrics.test_constant_predictions_are_0_and_said
-14. only the mismatched result kept; no test predictions
+14. only the mismatched result kept; no test predictions; the loss of accumulated parts
+    test_trainer.test_an_update_is_the_same_in_however_many_parts
     test_results.test_an_inconsistent_result_is_not_written
     test_submission.test_a_part_is_written_as_incomplete_and_says_what_is_missing
 15. MultiRC grouped by the question alone, or by the order of rows; an old version of its data
@@ -91,8 +97,9 @@ def test_every_pitfall_has_tests_and_all_of_them_exist():
     assert numbers == list(range(1, 22))
     named = re.findall(r"^    (test_\w+)\.(test_\w+)$", __doc__, re.MULTILINE)
     assert len(named) >= 21
+    places = {path.stem: path for path in Path(__file__).parent.parent.rglob("test_*.py")}
     for module in {module for module, _ in named}:
-        tree = ast.parse((Path(__file__).parent / f"{module}.py").read_text())
+        tree = ast.parse(places[module].read_text())
         there = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
         assert {test for place, test in named if place == module} <= there
 

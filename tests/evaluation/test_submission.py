@@ -232,6 +232,7 @@ FAULTS = {
     ),
     "an index too many": ("WNLI.tsv", lambda c: c + b"60\t1\n", ":62: 1 indices that the test set does not have: 60"),
     "class names": ("CoLA.tsv", swap(b"\t1\n", b"\tacceptable\n"), "prediction acceptable is not 0 or 1"),
+    "signs that steer a terminal": ("CoLA.tsv", line(3, b"2\t\x1b[31m"), ":4: the prediction \\x1b[31m is not 0 or 1"),
     "numbers for names": ("MNLI-m.tsv", swap(b"neutral", b"1"), "1 is not entailment or neutral or contradiction"),
     "a similarity over 5": ("STS-B.tsv", line(3, b"2\t5.2"), ":4: the prediction 5.2 is no number from 0 to 5"),
     "T5's -1": ("STS-B.tsv", line(3, b"2\t-1.0"), ":4: the prediction -1.0 is no number"),

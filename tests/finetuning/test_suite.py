@@ -198,10 +198,22 @@ def test_starting_from_mnli_can_be_left_and_can_be_given(go, tmp_path, counted, 
     assert record["head_kept"] and record["head"] == list(TASKS["glue/mnli"].labels)  # CB's classes, MNLI's order
 
 
+def test_an_mnli_model_of_an_earlier_command_is_started_from(go, tmp_path, counted, gpt_folder):
+    assert go("glue", "rte").tasks["rte"].started_from is None
+    go("glue", "mnli")
+    result = go("glue", "rte,cola")
+    assert result.tasks["rte"].started_from.startswith("mnli (seed 0, score ")
+    assert result.tasks["cola"].started_from is None and counted == ["rte 0", "mnli 0", "rte 0", "cola 0"]
+    assert go("glue", "rte", model=gpt_folder).tasks["rte"].started_from is None, "another model's is none"
+
+
 def test_what_mnli_would_not_change_does_not_start_from_it(go, tmp_path):
     frozen = go("glue", "mnli,rte", out="frozen", freeze_encoder=True, max_steps=1)
     assert frozen.tasks["rte"].started_from is None and "frozen" in frozen.protocol
     assert frozen.tasks["rte"].settings["frozen_encoder"] is True
+    assert frozen.tasks["rte"].settings["learning_rate"] == 1e-3
+    told = go("glue", "rte", out="told", freeze_encoder=True, learning_rate=0.02, max_steps=1)
+    assert told.tasks["rte"].settings["learning_rate"] == 0.02
 
 
 def test_the_command_says_bad_input_on_one_line(run_command, hfssl_command):
