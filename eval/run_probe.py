@@ -59,6 +59,7 @@ def main(argv=None):
         batch_size=args.probe_batch_size,
         device=device,
         progress=True,
+        first_seed=args.first_seed,
     )
     result.rows += tuned
     if is_first_process():

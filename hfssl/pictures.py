@@ -37,11 +37,15 @@ def load_painter(source: str, verb: str, trust_remote_code: bool = False) -> nn.
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
         if not paints(config.to_dict()):
             raise InputError(f"{source} is a {config.model_type} model: it cannot {verb}")
-        model = AutoModelForPreTraining.from_pretrained(
-            source, use_safetensors=True, trust_remote_code=trust_remote_code
+        model, report = AutoModelForPreTraining.from_pretrained(
+            source, use_safetensors=True, trust_remote_code=trust_remote_code, output_loading_info=True
         )
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"cannot load a model from {source!r}: {one_line(error)}") from None
+    if report["missing_keys"]:
+        raise InputError(
+            f"{source} holds an encoder without what paints: {', '.join(sorted(report['missing_keys'])[:3])}"
+        )
     if not hasattr(model, verb):
         raise InputError(f"{source} is a {config.model_type} model: it cannot {verb}")
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
@@ -69,11 +73,11 @@ def inpaint_files(
     Raises:
         InputError: no such model or file; a mask of another size, or one that hides all or nothing.
     """
-    paths = _image_files([*files, *([] if mask == "center" else [mask])], out)
-    hidden = None
+    paths, hidden = _image_files(files, out), None
     if mask != "center":
-        hidden = read_image(Files(paths), len(paths) - 1).float().mean(0) >= 128
-        paths = paths[:-1]
+        if not Path(mask).is_file():
+            raise InputError(f"no such file: {mask!r}, the mask")
+        hidden = read_image(Files([Path(mask)]), 0).float().mean(0) >= 128
     model = load_painter(source, "inpaint", trust_remote_code)
 
     def paint(image: torch.Tensor) -> torch.Tensor:
@@ -99,6 +103,8 @@ def _image_files(files: Sequence[str], out: str) -> list[Path]:
             raise InputError(f"no such file: {str(path)!r}")
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             raise InputError(f"{str(path)!r} is no image: {', '.join(IMAGE_SUFFIXES)}")
+        if (Path(out) / f"{path.stem}.png").resolve() == path.resolve():
+            raise InputError(f"{path} would be overwritten by its result: give another --out")
     stems = [path.stem for path in paths]
     if doubled := next((stem for stem in stems if stems.count(stem) > 1), None):
         raise InputError(f"two of the files are called {doubled!r}: their results would overwrite each other")

@@ -92,7 +92,7 @@ CASES = {
     "a Hub id while offline": (GPT, "--text_path somebody/some-text", "somebody/some-text"),
     "image Hub id while offline": (SIMCLR, "--image_path somebody/some-images", "somebody/some-images"),
     "more steps than rows of patches": (CPC, "--model.prediction_steps 6", "a grid of 8 rows, and there are 7 x 7"),
-    "a patch over the image": (CPC, "--model.patch_size 20", "larger than the image, image_size 16"),
+    "a patch over the image": (CPC, "--model.patch_size 40", "larger than the image, image_size 32"),
     "an unknown objective": (CPC, "--model.objective pair", "did you mean 'pairs'"),
     "no negatives": (CPC, "--model.negatives other_images --per_device_train_batch_size 1", "of 2 or more"),
     "a pair and no distractor": (CPC, "--model.objective pairs --per_device_train_batch_size 1", "of 2 or more"),

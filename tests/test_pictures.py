@@ -1,5 +1,7 @@
 """`hfssl colorize` and `hfssl inpaint`: files in, files of the same size out, one line for what cannot be painted."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from hfssl.cli import app
 from hfssl.models import (
     ColorizationConfig,
     ColorizationForPreTraining,
+    ColorizationModel,
     ContextEncoderConfig,
     ContextEncoderForPreTraining,
 )
@@ -25,6 +28,7 @@ def folder(tmp_path_factory):
     torch.manual_seed(0)
     settings = SMALL | {"hypercolumn_dim": 8, "color_loss": "l2_ab"}
     ColorizationForPreTraining(ColorizationConfig(**settings)).save_pretrained(folder / "color")
+    ColorizationModel(ColorizationConfig(**settings)).save_pretrained(folder / "encoder")
     settings = SMALL | {"overlap": 2, "decoder_dim": 8, "discriminator_dim": 8}
     ContextEncoderForPreTraining(ContextEncoderConfig(**settings)).save_pretrained(folder / "paint")
     random = np.random.default_rng(0)
@@ -60,14 +64,15 @@ def test_colorize(folder, tmp_path):
 
 
 def test_inpaint_leaves_what_is_seen(folder, tmp_path):
-    done = command(
-        "inpaint", folder / "paint", folder / "wide.png", "--mask", folder / "mask.png", "--out", tmp_path / "own"
-    )
+    (tmp_path / "masks").mkdir()
+    shutil.copy(folder / "mask.png", tmp_path / "masks" / "wide.png")  # a mask may be called as its image is
+    paint = ("inpaint", folder / "paint", folder / "wide.png")
+    done = command(*paint, "--mask", tmp_path / "masks" / "wide.png", "--out", tmp_path / "own")
     assert done.exit_code == 0, done.output
     hidden = pixels(folder / "mask.png")[0] > 0
     before, after = pixels(folder / "wide.png"), pixels(tmp_path / "own" / "wide.png")
     assert torch.equal(before[:, ~hidden], after[:, ~hidden]) and not torch.equal(before[:, hidden], after[:, hidden])
-    done = command("inpaint", folder / "paint", folder / "wide.png", folder / "tall.jpg", "--out", tmp_path / "middle")
+    done = command(*paint, folder / "tall.jpg", "--out", tmp_path / "middle")
     assert done.exit_code == 0, done.output
     changed = (pixels(tmp_path / "middle" / "wide.png") != before).any(0)
     rows, columns = changed.nonzero().unbind(1)
@@ -83,6 +88,8 @@ def test_inpaint_leaves_what_is_seen(folder, tmp_path):
         ("colorize {in}/color {in}/notes.txt", "notes.txt' is no image"),
         ("colorize {in}/color {in}/wide.png {in}/wide.png", "two of the files are called 'wide'"),
         ("colorize {in}/color {in}/wide.png --out {in}/notes.txt", "is a file; give a folder"),
+        ("colorize {in}/color {in}/wide.png --out {in}", "would be overwritten by its result: give another --out"),
+        ("colorize {in}/encoder {in}/wide.png", "holds an encoder without what paints: color_head"),
         ("inpaint {in}/color {in}/wide.png", "a hfssl_colorization model: it cannot inpaint"),
         ("inpaint {in}/paint {in}/wide.png --mask {in}/grey.png", "a mask of (1, 1, 33, 47) for images of 40 x 64"),
         ("inpaint {in}/paint {in}/wide.png --mask {in}/nothing.png", "the mask hides nothing"),

@@ -31,6 +31,7 @@ class ProbeArguments:
     train_file: str | None = field(default=None, metadata={"help": "Instead of a dataset: the training images."})
     test_file: str | None = field(default=None, metadata={"help": "Instead of a dataset: the test images."})
     seeds: int = field(default=3, metadata={"help": "Number of seeds."})
+    first_seed: int = field(default=0, metadata={"help": "The first of them."})
     labels_per_class: list[int] = field(
         default_factory=lambda: [5], metadata={"help": "Few-label probes, besides the one with all labels."}
     )

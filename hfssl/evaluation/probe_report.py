@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -12,11 +13,13 @@ from typing import Any
 
 import torch
 
-from hfssl.errors import InputError
+from hfssl.errors import InputError, one_line
 from hfssl.evaluation import probes
 from hfssl.evaluation.embeddings import write_embeddings
 from hfssl.evaluation.probes import ProbeResult, ProbeRow
 from hfssl.evaluation.reconstruction import SHOWN, paints, reconstructions, whole_views
+
+logger = logging.getLogger(__name__)
 
 GEOMETRY = {
     "rankme": "RankMe",
@@ -157,7 +160,7 @@ def _write_json(path: Path, result: ProbeResult, settings: Mapping[str, Any], tr
         },
         "protocol": " ".join(probes.__doc__.partition("\n\n")[2].split()),
         "settings": dict(settings),
-        "seeds": list(range(settings["seeds"])),
+        "seeds": [settings.get("first_seed", 0) + number for number in range(settings["seeds"])],
         "anchors": encoders[1:],
         "versions": {
             "hfssl": __version__,
@@ -217,6 +220,12 @@ def _painted(settings: Mapping[str, Any], images):
         return None
     from transformers import AutoModelForPreTraining
 
-    model = AutoModelForPreTraining.from_pretrained(folder, use_safetensors=True).eval()
-    views = whole_views([images[i] for i in range(min(SHOWN, len(images)))], model.config.image_size)
-    return reconstructions(model, views)
+    try:  # what it paints is an extra: nothing of it may cost the probe's results
+        model, report = AutoModelForPreTraining.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
+        if report["missing_keys"]:  # an encoder without the part that paints
+            return None
+        views = whole_views([images[i] for i in range(min(SHOWN, len(images)))], model.config.image_size)
+        return reconstructions(model.eval(), views)
+    except (OSError, ValueError, RuntimeError) as error:
+        logger.warning("No gallery of %s: %s", folder, one_line(error))
+        return None

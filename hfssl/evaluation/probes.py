@@ -109,6 +109,7 @@ def probe(
     batch_size: int = 256,
     device: str | torch.device | None = None,
     progress: bool = False,
+    first_seed: int = 0,
 ) -> ProbeResult:
     """Probes a model and its anchors.
 
@@ -124,6 +125,7 @@ def probe(
         protocol: of the linear probe, "lbfgs" or "sgd".
         anchors: by default `default_anchors`.
         layers: also probe the features after each layer, with all labels.
+        first_seed: the seeds are this one and those after it.
 
     Raises:
         InputError: labels are absent, of one class, or others in test than in train; k is above the bank.
@@ -156,7 +158,15 @@ def probe(
             amounts = ("all", *labels_per_class, *label_fractions) if layer == "pooled" else ("all",)
             for amount in amounts:
                 rows, guesses = _probe_features(
-                    bank, train.labels, views, tests, amount, seeds, classifiers, num_classes, device
+                    bank,
+                    train.labels,
+                    views,
+                    tests,
+                    amount,
+                    range(first_seed, first_seed + seeds),
+                    classifiers,
+                    num_classes,
+                    device,
                 )
                 result.rows += [ProbeRow(encoder=one.name, layer=layer, **row) for row in rows]
                 if one is encoder and layer == "pooled" and amount == "all":
@@ -221,7 +231,7 @@ def _probe_features(
     views: dict[str, torch.Tensor],
     tests: Mapping,
     amount: str | int | float,
-    seeds: int,
+    seeds: Sequence[int],
     classifiers: dict[str, Classifier],
     num_classes: int,
     device,
@@ -234,9 +244,9 @@ def _probe_features(
     queries = torch.cat(list(views.values())).to(device)  # one fit serves all the test sets
     found = {protocol: ([], []) for protocol in classifiers}  # predictions, a tensor (s, M) each, and what was chosen
     if amount == "all":
-        parts = [(np.arange(len(bank)), range(seeds))]
+        parts = [(np.arange(len(bank)), seeds)]
     else:
-        parts = [(select_labels(bank_labels, amount, seed), [seed]) for seed in range(seeds)]
+        parts = [(select_labels(bank_labels, amount, seed), [seed]) for seed in seeds]
     for rows, part in parts:
         features, labels = bank[rows].to(device), torch.from_numpy(bank_labels[rows]).to(device)
         for protocol, classify in classifiers.items():

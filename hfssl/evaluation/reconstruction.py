@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -55,6 +56,17 @@ def grey_of(images: torch.Tensor) -> torch.Tensor:
     return lab_to_rgb(torch.cat([lab[:, :1], torch.zeros_like(lab[:, 1:])], 1)).clamp(0, 1)
 
 
+def biharmonic_fill(images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The hidden part as scikit-image's biharmonic inpainting fills it, which must be installed; seconds an image."""
+    from skimage.restoration import inpaint_biharmonic
+
+    filled = [
+        inpaint_biharmonic(image.permute(1, 2, 0).cpu().numpy(), hidden[0].cpu().numpy(), channel_axis=-1)
+        for image, hidden in zip(images, mask, strict=True)
+    ]
+    return torch.from_numpy(np.stack(filled)).permute(0, 3, 1, 2).to(images).clamp(0, 1)
+
+
 def mean_fill(images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The hidden part filled with the mean colour of what is seen: what inpainting must beat."""
     seen = (~mask).to(images.dtype)
@@ -81,8 +93,11 @@ def paints(config: Mapping[str, Any]) -> bool:
     return config.get("model_type") in ("hfssl_colorization", "hfssl_context_encoder")
 
 
-def evaluate_painter(model: nn.Module, images: torch.Tensor) -> dict[str, float]:
+def evaluate_painter(model: nn.Module, images: torch.Tensor, biharmonic: bool = False) -> dict[str, float]:
     """The figures of a model on test images, means over them, beside the baseline's.
+
+    Args:
+        biharmonic: of inpainting also "biharmonic_psnr", see `biharmonic_fill`.
 
     Returns:
         For colorization "rmse_ab", "psnr" and "mean_chroma", those of the grey baseline with "grey_", and
@@ -90,6 +105,7 @@ def evaluate_painter(model: nn.Module, images: torch.Tensor) -> dict[str, float]
         fill with "mean_fill_", and "true_sharpness".
     """
     found: dict[str, torch.Tensor] = {}
+    images = images.to(next(model.parameters()).device)
     (_, made, _), _ = reconstructions(model, images)
     if hasattr(model, "colorize"):
         for prefix, each in (("", made), ("grey_", grey_of(images))):
@@ -102,4 +118,6 @@ def evaluate_painter(model: nn.Module, images: torch.Tensor) -> dict[str, float]
             found[f"{prefix}sharpness"] = sharpness(each, mask)
             if prefix != "true_":
                 found[f"{prefix}psnr"] = psnr(each, images, mask)
+        if biharmonic:
+            found["biharmonic_psnr"] = psnr(biharmonic_fill(images, mask), images, mask)
     return {name: float(values.double().mean()) for name, values in found.items()}

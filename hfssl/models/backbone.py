@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
+import sys
 from typing import Any, ClassVar
 
 import timm
@@ -142,6 +143,19 @@ def backbone_arguments(config: BackboneConfig) -> dict[str, Any]:
     return kwargs
 
 
+def backbones_with_maps() -> list[str]:
+    """One architecture of each of timm's families that gives its feature maps out."""
+    found: dict[str, str] = {}
+    for name in timm.list_models():
+        module = sys.modules[timm.model_entrypoint(name).__module__]
+        if module.__name__ not in found and any(
+            hasattr(value, "forward_intermediates") and getattr(value, "__module__", "") == module.__name__
+            for value in vars(module).values()
+        ):
+            found[module.__name__] = name
+    return sorted(found.values())
+
+
 def _use_cifar_stem(model: nn.Module) -> None:
     """Stride 1 and no max-pool, in place. A 7x7 stem becomes 3x3; the three 3x3 of timm's deep stem stay."""
     if isinstance(model.conv1, nn.Sequential):
@@ -194,6 +208,7 @@ class BackbonePreTrainedModel(PreTrainedModel):
         for module in self.modules():
             if isinstance(module, BackboneModel):
                 module.restore_backbone()
+                module.freeze_unused()  # here, since transformers makes every weight trainable when it loads it
 
     def _set_gradient_checkpointing(self, enable: bool = True, *args, **kwargs):
         for module in self.modules():
@@ -251,6 +266,9 @@ class BackboneModel(BackbonePreTrainedModel):
     """
 
     _auto_class = "AutoModel"
+    # Methods that learn from feature maps: the pooled features are the mean of the last map, with nothing behind it
+    # that their loss would not reach.
+    pools_maps: ClassVar[bool] = False
     # A checkpoint of a whole method also holds heads, which the encoder does not need.
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^projection_head\.", r"^classifier\."]
 
@@ -260,9 +278,50 @@ class BackboneModel(BackbonePreTrainedModel):
         for module in self.timm_model.modules():
             module._keeps_timm_init = True
         self.hidden_size = getattr(self.timm_model, "head_hidden_size", None) or self.timm_model.num_features
+        self.map_shapes: list[torch.Size] = []  # (C, h, w) of each feature map, with `pools_maps`
+        self._unused: set[str] = set()
+        if self.pools_maps:
+            self.map_shapes, self._unused = self._look_at_maps()
+            self.hidden_size = self.map_shapes[-1][0]
         self.gradient_checkpointing = False
         self._built_on_meta = any(parameter.is_meta for parameter in self.timm_model.parameters())
         self.post_init()
+
+    def _look_at_maps(self) -> tuple[list[torch.Size], set[str]]:
+        """The shapes of the feature maps, and the names of the weights that none of them depends on, by a forward pass
+        of a copy without memory.
+
+        Raises:
+            BackboneError: the backbone gives no maps, or none of an image of this size.
+        """
+        config = self.config
+        if not hasattr(self.timm_model, "forward_intermediates"):
+            raise BackboneError(
+                f"{config.backbone} gives no feature maps, which this method needs; these do: "
+                f"{', '.join(backbones_with_maps())}"
+            )
+        called: set[str] = set()
+        with torch.device("meta"), torch.no_grad():
+            copy = self.build_backbone().eval()
+            for name, module in copy.named_modules():
+                module.register_forward_hook(lambda *_, name=name: called.add(name))
+            images = torch.empty(1, config.backbone_channels, config.backbone_size, config.backbone_size)
+            try:
+                maps = copy.forward_intermediates(images, intermediates_only=True)
+            except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+                reason = " ".join(str(error).split())[:200]
+                raise BackboneError(
+                    f"{config.backbone} cannot make feature maps of {config.backbone_size} pixels: {reason}"
+                ) from error
+        owners = {name: name.rpartition(".")[0] for name, _ in copy.named_parameters()}
+        return [each.shape[1:] for each in maps], {
+            name for name, owner in owners.items() if owner and owner not in called
+        }
+
+    def freeze_unused(self) -> None:
+        """Weights that nothing depends on do not learn: several processes would wait for their gradients."""
+        for name in self._unused:
+            self.timm_model.get_parameter(name).requires_grad_(False)
 
     def build_backbone(self) -> nn.Module:
         """The timm model with fresh weights. A method that changes it does so here, since loading builds it, too."""
@@ -288,13 +347,18 @@ class BackboneModel(BackbonePreTrainedModel):
         )
         return_dict = self.config.return_dict if return_dict is None else return_dict
         hidden_states = None
-        if output_hidden_states:
+        if self.pools_maps:
+            hidden_states = self.timm_model.forward_intermediates(pixel_values, intermediates_only=True)
+            features, pooled = hidden_states[-1], hidden_states[-1].mean((2, 3))
+            hidden_states = hidden_states if output_hidden_states else None
+        elif output_hidden_states:
             if not hasattr(self.timm_model, "forward_intermediates"):
                 raise ValueError(f"timm's {self.config.backbone} has no forward_intermediates, so no hidden states")
             features, hidden_states = self.timm_model.forward_intermediates(pixel_values)
         else:
             features = self.timm_model.forward_features(pixel_values)
-        pooled = self.timm_model.forward_head(features)  # (B, D); there is no classifier, so this pools
+        if not self.pools_maps:
+            pooled = self.timm_model.forward_head(features)  # (B, D); there is no classifier, so this pools
         output = BaseModelOutputWithPooling(
             last_hidden_state=features,
             pooler_output=pooled,

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 # Linear sRGB to XYZ (IEC 61966-2-1), each row over the white point's coordinate.
 _WHITE = (0.95047, 1.0, 1.08883)
 _XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
+_TO_XYZ = [[value / white for value in row] for row, white in zip(_XYZ, _WHITE, strict=True)]
+_FROM_XYZ = torch.linalg.inv(torch.tensor(_TO_XYZ, dtype=torch.float64, device="cpu")).tolist()
 _BEND = 6 / 29  # of the cube root, where it becomes a line
 _HALVINGS = 18  # of the chroma's scale in `into_gamut`: to 4e-6
 
@@ -31,9 +33,14 @@ NUM_CELLS = 313
 def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
     """sRGB (..., 3, H, W) in [0, 1] as L in [0, 100], a and b."""
     linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb.clamp(min=0) + 0.055) / 1.055) ** 2.4)
-    matrix = rgb.new_tensor(_XYZ) / rgb.new_tensor(_WHITE)[:, None]
-    x, y, z = _bent(torch.einsum("ij,...jhw->...ihw", matrix, linear)).unbind(-3)
+    x, y, z = _bent(_mixed(_TO_XYZ, linear)).unbind(-3)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -3)
+
+
+def _mixed(matrix: list[list[float]], channels: torch.Tensor) -> torch.Tensor:
+    """A matrix times the channels (..., 3, H, W). Not by a product of matrices, which autocast would do in 16 bits."""
+    first, second, third = channels.unbind(-3)
+    return torch.stack([a * first + b * second + c * third for a, b, c in matrix], -3)
 
 
 def _bent(t: torch.Tensor) -> torch.Tensor:
@@ -47,10 +54,7 @@ def lab_to_rgb(lab: torch.Tensor) -> torch.Tensor:
     y = (lightness + 16) / 116
     bent = torch.stack([y + a / 500, y, y - b / 200], -3)
     xyz = torch.where(bent > _BEND, bent**3, 3 * _BEND**2 * (bent - 4 / 29))
-    matrix = torch.linalg.inv(
-        torch.tensor(_XYZ, dtype=torch.float64) / torch.tensor(_WHITE, dtype=torch.float64)[:, None]
-    )
-    linear = torch.einsum("ij,...jhw->...ihw", matrix.to(lab), xyz)
+    linear = _mixed(_FROM_XYZ, xyz)
     return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear.clamp(min=0.0031308) ** (1 / 2.4) - 0.055)
 
 
@@ -185,7 +189,8 @@ def soft_cells(ab: torch.Tensor, neighbours: int = 5, sigma: float = 5.0) -> tup
     Returns:
         cells (N, neighbours), the nearest first, and their shares, which sum to 1.
     """
-    near = torch.cdist(ab, ab_cells(ab.device).to(ab.dtype)).topk(neighbours, largest=False)
+    with torch.autocast(ab.device.type, enabled=False):
+        near = torch.cdist(ab, ab_cells(ab.device).to(ab.dtype)).topk(neighbours, largest=False)
     return near.indices, F.softmax(-(near.values**2) / (2 * sigma**2), dim=-1)
 
 
@@ -219,4 +224,6 @@ def annealed_mean(logits: torch.Tensor, temperature: float = 0.38) -> torch.Tens
     Returns:
         (..., 2), (a, b).
     """
-    return F.softmax(logits / temperature, dim=-1) @ ab_cells(logits.device).to(logits.dtype)
+    with torch.autocast(logits.device.type, enabled=False):
+        shares = F.softmax(logits.float() / temperature, dim=-1)
+        return shares @ ab_cells(logits.device)

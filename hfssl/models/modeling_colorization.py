@@ -70,7 +70,8 @@ class ColorizationConfig(BackboneConfig):
         annealing_temperature: T of "ce313", see `annealed_mean`.
 
     Raises:
-        BackboneError: also for a backbone without feature maps (some that have them are named).
+        BackboneError: the model also for a backbone without feature maps (some that have them are named) and an image
+            that is too small for its strides.
     """
 
     model_type = "hfssl_colorization"
@@ -135,10 +136,12 @@ def lightness_of(rgb: torch.Tensor, color_loss: str) -> torch.Tensor:
 
 
 class ColorizationModel(BackboneModel):
-    """The encoder. It takes normalised RGB, as any image model does, and sees its lightness alone."""
+    """The encoder. It takes normalised RGB, as any image model does, and sees its lightness alone; `pooler_output` is
+    the mean of the last feature map."""
 
     config_class = ColorizationConfig
     base_model_prefix = "colorization"
+    pools_maps = True
     model_tags: ClassVar[list[str]] = ["hfssl", "colorization", "timm", "self-supervised"]
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^color_head\.", r"^cell_weights$", r"^classifier\."]
 
@@ -157,7 +160,8 @@ class ColorizationModel(BackboneModel):
 
     def encode_lightness(self, lightness: torch.Tensor, output_hidden_states=None, return_dict=None):
         """The same from lightness (B, 1, H, W) in [0, 1]."""
-        return super().forward(4 * lightness - 2, output_hidden_states, return_dict)  # about -2 to 2, as other inputs
+        dtype = next(self.timm_model.parameters()).dtype
+        return super().forward((4 * lightness - 2).to(dtype), output_hidden_states, return_dict)  # as others: -2 to 2
 
     def to_rgb(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Normalised RGB as RGB in [0, 1], in float32."""
@@ -204,8 +208,9 @@ def read_points(features: torch.Tensor, points: torch.Tensor, size: tuple[int, i
         (B, C, P).
     """
     h, w = features.shape[-2:]
-    y = (((points // size[1]).to(features.dtype) + 0.5) * (h / size[0]) - 0.5).clamp(0, h - 1)
-    x = (((points % size[1]).to(features.dtype) + 0.5) * (w / size[1]) - 0.5).clamp(0, w - 1)
+    exact = torch.promote_types(features.dtype, torch.float32)  # 16 bits would not tell one pixel from the next
+    y = (((points // size[1]).to(exact) + 0.5) * (h / size[0]) - 0.5).clamp(0, h - 1)
+    x = (((points % size[1]).to(exact) + 0.5) * (w / size[1]) - 0.5).clamp(0, w - 1)
     top, left = y.floor(), x.floor()
     down, right = (y - top)[:, None], (x - left)[:, None]  # (B, 1, P), the weights of the lower and the right one
     flat = features.flatten(2)
@@ -216,7 +221,7 @@ def read_points(features: torch.Tensor, points: torch.Tensor, size: tuple[int, i
 
     upper = at(top, left) * (1 - right) + at(top, left + 1) * right
     lower = at(top + 1, left) * (1 - right) + at(top + 1, left + 1) * right
-    return upper * (1 - down) + lower * down
+    return (upper * (1 - down) + lower * down).to(features.dtype)
 
 
 class HypercolumnHead(nn.Module):
@@ -275,7 +280,7 @@ class ColorizationForPreTraining(BackbonePreTrainedModel):
     def __init__(self, config: ColorizationConfig):
         super().__init__(config)
         self.colorization = ColorizationModel(config)
-        levels = feature_levels(self.colorization.timm_model, config)
+        levels = feature_levels(self.colorization)
         self.color_head = HypercolumnHead(
             [1, *levels], config.hypercolumn_dim, config.color_outputs, config.hypercolumn_dropout
         )
@@ -313,7 +318,7 @@ class ColorizationForPreTraining(BackbonePreTrainedModel):
         output = self.colorization.encode_lightness(lightness, output_hidden_states=True, return_dict=True)
         chosen = self.config.hypercolumn_levels
         states = output.hidden_states if chosen is None else [output.hidden_states[level] for level in chosen]
-        features = [4 * lightness - 2, *states]
+        features = [(4 * lightness - 2).to(states[0].dtype), *states]
         return self.color_head(features, lightness.shape[-2:], points), output.pooler_output
 
     def color_loss(self, logits: torch.Tensor, rgb: torch.Tensor, points: torch.Tensor | None = None) -> torch.Tensor:
@@ -353,24 +358,34 @@ class ColorizationForPreTraining(BackbonePreTrainedModel):
             raise ValueError("colorize takes floating-point images in [0, 1]")
         was_training = self.training
         self.eval()
-        lightness = lightness_of(images, self.config.color_loss)
-        size = self._working_size(images.shape[-2:])
-        small = lightness
-        if size != tuple(images.shape[-2:]):
-            small = F.interpolate(lightness, size, mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
-        vector = self.decode(self._look(small, None)[0]).transpose(1, 2).unflatten(2, size)  # (B, 2, h, w)
-        if size != tuple(images.shape[-2:]):
-            vector = F.interpolate(vector, images.shape[-2:], mode="bilinear", align_corners=False)
-        self.train(was_training)
-        return join_color(lightness, vector, self.config.color_loss)
+        try:
+            made = [
+                self._colorize_one(image) for image in images.split(1)
+            ]  # all pixels of one image are enough at once
+        finally:
+            self.train(was_training)
+        return ColorizedImages(*(torch.cat(parts) for parts in zip(*(one.to_tuple() for one in made), strict=True)))
+
+    def _colorize_one(self, image: torch.Tensor) -> ColorizedImages:
+        """(1, 1 or 3, H, W)."""
+        kept = image.expand(-1, 3, -1, -1).float()
+        own = rgb_to_hcl(kept)[:, 2:] if self.config.color_loss == "hist_hc" else rgb_to_lab(kept)[:, :1]
+        small, full = lightness_of(kept, self.config.color_loss), tuple(image.shape[-2:])
+        size = self._working_size(full)
+        if size != full:
+            small = F.interpolate(small, size, mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
+        vector = self.decode(self._look(small, None)[0]).transpose(1, 2).unflatten(2, size)  # (1, 2, h, w)
+        if size != full:
+            vector = F.interpolate(vector, full, mode="bilinear", align_corners=False)
+        return join_color(own, vector, self.config.color_loss)
 
     def _working_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        declared = timm.get_pretrained_cfg(self.config.backbone)
-        side = self.config.image_size
+        """The shorter side as in training, the longer one at most four times that."""
+        declared, side = timm.get_pretrained_cfg(self.config.backbone), self.config.image_size
         if declared is not None and declared.fixed_input_size:
             return side, side
         scale = side / min(size)
-        return tuple(max(side, round(scale * length)) for length in size)
+        return tuple(min(4 * side, max(side, round(scale * length))) for length in size)
 
     def decode(self, logits: torch.Tensor) -> torch.Tensor:
         """The colour (B, P, 2) of what the head says of pixels: (a, b), or hue and chroma as a point (`to_vector`)."""
@@ -388,13 +403,13 @@ class ColorizationForPreTraining(BackbonePreTrainedModel):
 
 
 def join_color(lightness: torch.Tensor, vector: torch.Tensor, color_loss: str) -> ColorizedImages:
-    """Lightness (B, 1, H, W) in [0, 1] and `decode`'s colour (B, 2, H, W) as images."""
+    """Lightness (B, 1, H, W), of HCL or L of Lab, and `decode`'s colour (B, 2, H, W) as images."""
     if color_loss == "hist_hc":
         hue, chroma = from_vector(vector)
         chroma = torch.minimum(chroma, 1 - (2 * lightness[:, 0] - 1).abs())
         color = torch.stack([hue, chroma], 1)
         return ColorizedImages(hcl_to_rgb(torch.cat([color, lightness], 1)), lightness, color)
-    lab = into_gamut(torch.cat([100 * lightness, vector], 1))
+    lab = into_gamut(torch.cat([lightness, vector], 1))
     return ColorizedImages(lab_to_rgb(lab).clamp(0, 1), lab[:, :1], lab[:, 1:])
 
 
@@ -452,34 +467,22 @@ def cell_loss(logits: torch.Tensor, ab: torch.Tensor, weights: torch.Tensor) -> 
     return (weights[cells[:, 0]] * cross_entropy).mean()
 
 
-def feature_levels(backbone: nn.Module, config: ColorizationConfig) -> list[int]:
+def feature_levels(encoder: ColorizationModel) -> list[int]:
     """The channels of the feature maps that hypercolumns are read from.
 
     Raises:
-        BackboneError: the backbone does not give them out, or has no such number.
+        BackboneError: there is no map of such a number.
     """
-    if not hasattr(backbone, "forward_intermediates"):
+    channels = [shape[0] for shape in encoder.map_shapes]
+    chosen = encoder.config.hypercolumn_levels
+    chosen = range(len(channels)) if chosen is None else chosen
+    last = len(channels) - 1
+    if last not in chosen or any(not 0 <= level <= last for level in chosen):
         raise BackboneError(
-            f"{config.backbone} gives no feature maps, and hypercolumns need them; these do: {', '.join(_with_maps())}"
+            f"hypercolumn_levels {list(chosen)}: {encoder.config.backbone} has 0 to {last}, and the last must be among "
+            "them, since it is what is used afterwards"
         )
-    channels = [level["num_chs"] for level in backbone.feature_info]
-    chosen = range(len(channels)) if config.hypercolumn_levels is None else config.hypercolumn_levels
-    if not chosen or any(not 0 <= level < len(channels) for level in chosen):
-        raise BackboneError(f"hypercolumn_levels {list(chosen)}: {config.backbone} has 0 to {len(channels) - 1}")
     return [channels[level] for level in chosen]
-
-
-def _with_maps() -> list[str]:
-    """One architecture of each of timm's families that gives its feature maps out."""
-    found = {}
-    for name in timm.list_models():
-        module = __import__("sys").modules[timm.model_entrypoint(name).__module__]
-        if module.__name__ not in found and any(
-            hasattr(value, "forward_intermediates") and getattr(value, "__module__", "") == module.__name__
-            for value in vars(module).values()
-        ):
-            found[module.__name__] = name
-    return sorted(found.values())
 
 
 class ColorizationForImageClassification(BackboneForImageClassification):

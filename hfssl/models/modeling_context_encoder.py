@@ -59,7 +59,8 @@ class ContextEncoderConfig(BackboneConfig):
         discriminator_learning_rate_factor: its learning rate over the generator's (theirs: 2e-4 over 2e-3).
 
     Raises:
-        BackboneError: also for an image that is too small for the backbone's strides.
+        BackboneError: the model also for a backbone without feature maps (some that have them are named) and an image
+            that is too small for its strides, or no multiple of them.
     """
 
     model_type = "hfssl_context_encoder"
@@ -129,10 +130,12 @@ def error_weights(mask: torch.Tensor, overlap: int, overlap_weight: float) -> to
 
 
 class ContextEncoderModel(BackboneModel):
-    """The encoder. It takes whole images; what is hidden from it is 0, the mean of normalised pixels."""
+    """The encoder. It takes whole images; what is hidden from it is 0, the mean of normalised pixels. `pooler_output`
+    is the mean of the last feature map."""
 
     config_class = ContextEncoderConfig
     base_model_prefix = "context_encoder"
+    pools_maps = True
     model_tags: ClassVar[list[str]] = ["hfssl", "inpainting", "timm", "self-supervised"]
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [
         r"^bottleneck\.", r"^decoder\.", r"^discriminator\.", r"^classifier\.",
@@ -229,7 +232,7 @@ class ContextEncoderForPreTraining(BackbonePreTrainedModel):
     def __init__(self, config: ContextEncoderConfig):
         super().__init__(config)
         self.context_encoder = ContextEncoderModel(config)
-        channels, side, doublings = feature_map(self.context_encoder.timm_model, config)
+        channels, side, doublings = last_map(self.context_encoder)
         self.bottleneck = make_bottleneck(config.bottleneck, channels, side, config.bottleneck_dim)
         self.decoder = make_decoder(channels, doublings, config.decoder_dim)
         self.learning_rate_factors: dict[str, float] = {}
@@ -282,7 +285,7 @@ class ContextEncoderForPreTraining(BackbonePreTrainedModel):
 
     def reconstruct(self, pixel_values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """The whole image (B, 3, S, S) in [-1, 1], from what the mask (B, 1, S, S) lets see of normalised pixels."""
-        seen = pixel_values.masked_fill(mask, 0)
+        seen = pixel_values.masked_fill(mask, 0).to(next(self.context_encoder.timm_model.parameters()).dtype)
         features = self.context_encoder(seen, return_dict=True).last_hidden_state
         return self.decoder(self.bottleneck(features)).float()
 
@@ -296,7 +299,8 @@ class ContextEncoderForPreTraining(BackbonePreTrainedModel):
         config = self.config
         weights = error_weights(mask, config.overlap, config.overlap_weight)
         predicted = widened(mask, config.overlap)
-        error = (weights * (image - truth).square()).sum() / (3 * predicted.sum())
+        squared = (weights * (image - truth).square()).sum((1, 2, 3))
+        error = (squared / (3 * predicted.sum((1, 2, 3)))).mean()  # each image as much, whatever its mask
         if not config.adversarial_weight:
             return {"loss": error, "reconstruction_loss": error}
         real, made = (self._judged(each, truth, predicted) for each in (truth, image))
@@ -337,21 +341,23 @@ class ContextEncoderForPreTraining(BackbonePreTrainedModel):
             ValueError: a mask of another size or kind, one that hides all or nothing, or values outside of [0, 1].
         """
         check_mask(images, mask)
-        was_training = self.training
-        self.eval()
-        config, size = self.config, images.shape[-2:]
+        config, size = self.config, tuple(images.shape[-2:])
         mask = mask.expand(len(images), -1, -1, -1)
-        mean, std = (
-            torch.tensor(v, device=images.device)[:, None, None] for v in (config.image_mean, config.image_std)
-        )
-        seen = torch.where(mask, mean, images)
-        small, small_mask = seen, mask
+        mean, std = _scale(config, images.device)
+        small, small_mask = torch.where(mask, mean, images), mask
         if size != (config.image_size, config.image_size):
             square = (config.image_size, config.image_size)
-            small = F.interpolate(seen, square, mode="bilinear", align_corners=False, antialias=True)
+            small = F.interpolate(small, square, mode="bilinear", align_corners=False, antialias=True)
             small_mask = F.adaptive_max_pool2d(mask.float(), square) > 0
-        painted = (self.reconstruct((small - mean) / std, small_mask) + 1) / 2
-        self.train(was_training)
+            full = small_mask.flatten(1).all(1)[:, None, None, None]
+            # Of a mask as fine as dots that would be everything: then what is more hidden than seen.
+            small_mask = torch.where(full, F.adaptive_avg_pool2d(mask.float(), square) > 0.5, small_mask)
+        was_training = self.training
+        self.eval()
+        try:
+            painted = (self.reconstruct((small - mean) / std, small_mask) + 1) / 2
+        finally:
+            self.train(was_training)
         if painted.shape[-2:] != size:
             painted = F.interpolate(painted, size, mode="bilinear", align_corners=False)
         return torch.where(mask, painted.clamp(0, 1).to(images.dtype), images)
@@ -364,6 +370,7 @@ def _scale(config: ContextEncoderConfig, device: torch.device) -> list[torch.Ten
 
 def verdict(logits: torch.Tensor, real: bool) -> torch.Tensor:
     """Cross-entropy of the discriminator's logits (B,) with what it should say, in nats."""
+    logits = logits.float()
     return F.softplus(-logits if real else logits).mean()
 
 
@@ -387,25 +394,21 @@ def check_mask(images: torch.Tensor, mask: torch.Tensor) -> None:
         raise ValueError("the mask hides nothing: there is nothing to paint")
 
 
-def feature_map(backbone: nn.Module, config: ContextEncoderConfig) -> tuple[int, int, int]:
-    """The backbone's last feature map: its channels, its side, and how many doublings lead from there to the image.
+def last_map(encoder: ContextEncoderModel) -> tuple[int, int, int]:
+    """The last feature map: its channels, its side, and how many doublings lead from there to the image.
 
     Raises:
-        BackboneError: it has none, or its side is not the image's over a power of two.
+        BackboneError: its side is not the image's over a power of two.
     """
-    info = getattr(backbone, "feature_info", None)
-    if not info:
-        raise BackboneError(f"{config.backbone} gives no feature map that a decoder could start from")
-    reduction = info[-1]["reduction"]
-    side = config.image_size // reduction
-    if side < 1 or side * reduction != config.image_size:
+    channels, side, width = encoder.map_shapes[-1]
+    size = encoder.config.image_size
+    reduction = size // side
+    if side != width or side * reduction != size or reduction & (reduction - 1):
         raise BackboneError(
-            f"{config.backbone} has strides of {reduction} in all: image_size must be a multiple of it, not "
-            f"{config.image_size}"
+            f"{encoder.config.backbone} makes {side} x {width} of {size} x {size} pixels, and the decoder doubles the "
+            f"side: image_size must be a multiple of the backbone's strides, {size} is none"
         )
-    if reduction & (reduction - 1):
-        raise BackboneError(f"the decoder doubles the side, and {config.backbone}'s strides are {reduction} in all")
-    return info[-1]["num_chs"], side, reduction.bit_length() - 1
+    return channels, side, reduction.bit_length() - 1
 
 
 class ContextEncoderForImageClassification(BackboneForImageClassification):

@@ -9,13 +9,16 @@ where it was.
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import logging
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,14 +26,16 @@ from statistics import mean, stdev
 from subprocess import DEVNULL
 from typing import Any
 
-import numpy as np
 import torch
 from scipy import stats
 
 from hfssl.benchmarking import held_memory
-from hfssl.data.images import load_images
+from hfssl.config import read_yaml
+from hfssl.data.images import ImageDataset, load_images
 from hfssl.errors import InputError, nearest
 from hfssl.evaluation.reconstruction import evaluate_painter, whole_views
+from hfssl.files import write_whole
+from hfssl.models import METHODS
 from hfssl.pictures import load_painter
 from hfssl.programs import program
 from hfssl.training.ledger import Ledger
@@ -50,7 +55,8 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
 # What is not pretrained: the recipe whose net it has.
 ARCHITECTURES = {"random init": "simclr", "random init, lightness": "colorization", "supervised": "simclr"}
 BASELINES = ("random init", "random init, lightness", "raw pixels", "supervised")
-PROTOCOLS = ("kNN, all", "linear, all", "linear, 1 %")
+OWN_FLAGS = ("model.", "per_device_train_batch_size", "gradient_accumulation_steps", "max_steps", "seed", "image_path")
+BIHARMONIC = 100  # test images that scikit-image inpaints, where it is installed
 PAINTED = 1000  # test images that colorization and inpainting are measured on
 
 
@@ -70,7 +76,12 @@ class ObjectiveArguments:
     )
     images_seen: int = field(default=256_000, metadata={"help": "Images that each training sees, repeats included."})
     seeds: int = field(default=3, metadata={"help": "Trainings of each arm."})
-    flags: list[str] = field(default_factory=list, metadata={"help": "More flags of every recipe: --logging_steps=5."})
+    flags: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "More flags of every recipe, such as --logging_steps=5; the net and the batch are the YAML's."
+        },
+    )
     label_fractions: list[float] = field(
         default_factory=lambda: [0.01], metadata={"help": "Probes with a share of each class's labels."}
     )
@@ -93,6 +104,25 @@ class ObjectiveArguments:
             if path is None or not Path(path).is_file():
                 raise InputError(f"--{recipe}_config must name the YAML of that recipe, not {path!r}")
 
+        for flag in self.flags:
+            if any(flag.removeprefix("--").startswith(name) for name in OWN_FLAGS):
+                raise InputError(f"the flag {flag} would make the arms unequal: {', '.join(OWN_FLAGS)} are the YAML's")
+        self._check_nets(list(needed))
+
+    def _check_nets(self, recipes: Sequence[str]) -> None:
+        """All arms must have the same net and image size."""
+        nets = {}
+        for recipe in recipes:
+            settings = read_yaml(self.config(recipe))
+            if "per_device_train_batch_size" not in settings or "model" not in settings:
+                raise InputError(f"{self.config(recipe)} names no model or no per_device_train_batch_size")
+            model = settings["model"]
+            nets[recipe] = {name: model.get(name) for name in ("backbone", "backbone_kwargs", "stem", "image_size")}
+        first = next(iter(nets), None)
+        for recipe, net in nets.items():
+            if net != nets[first]:
+                raise InputError(f"{recipe} and {first} have other nets: {net} and {nets[first]}")
+
     def config(self, recipe: str) -> str | None:
         """The YAML of a recipe."""
         return getattr(self, f"{recipe}_config")
@@ -109,6 +139,7 @@ def run_objectives(args: ObjectiveArguments) -> list[dict[str, Any]]:
     """
     out = Path(args.out)
     helpers = []
+    leave_on_sigterm()
     if args.parallel > 1:
         settings = json.dumps(asdict(args) | {"parallel": 1})
         code = "import sys; from hfssl.studies import objectives; objectives.work(objectives.parsed(sys.argv[1]))"
@@ -128,8 +159,14 @@ def run_objectives(args: ObjectiveArguments) -> list[dict[str, Any]]:
     return rows
 
 
+def leave_on_sigterm() -> None:
+    """A signal ends the study as Ctrl-C does: with its processes."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
 def parsed(settings: str) -> ObjectiveArguments:
     """The arguments from JSON, for a process that helps."""
+    leave_on_sigterm()
     return ObjectiveArguments(**json.loads(settings))
 
 
@@ -138,8 +175,7 @@ def work(args: ObjectiveArguments) -> dict[str, dict[str, Any]]:
     study = _Study(args)
     runs = [(arm, seed) for seed in range(args.seeds) for arm in args.arms if seed == 0 or arm != "raw pixels"]
     jobs = {f"{arm}/seed {seed}": (arm, seed) for arm, seed in runs}
-    identity = {name: value for name, value in asdict(args).items() if name not in ("arms", "seeds", "parallel", "out")}
-    return Ledger(Path(args.out) / "ledger.jsonl", json.loads(json.dumps(identity))).run(jobs, study.execute)
+    return Ledger(Path(args.out) / "ledger.jsonl", study.identity()).run(jobs, study.execute)
 
 
 class _Study:
@@ -152,6 +188,25 @@ class _Study:
             if args.dataset
             else [f"--train_file={args.train_file}", f"--test_file={args.test_file}"]
         )
+
+    def identity(self) -> dict[str, Any]:
+        """What all results depend on besides the names of the jobs: contents, and no names of files."""
+        settings = {
+            name: value for name, value in asdict(self.args).items() if name in ("images_seen", "label_fractions")
+        }
+        # Where to log and how often to save changes nothing.
+        configs = {recipe: self.args.config(recipe) for recipe in METHODS if self.args.config(recipe)}
+        settings["configs"] = {recipe: read_yaml(path) for recipe, path in configs.items()}
+        settings["data"] = {
+            split: images.fingerprint for split, images in zip(("train", "test"), self.images(), strict=True)
+        }
+        return json.loads(json.dumps(settings, default=str))
+
+    def images(self) -> tuple[ImageDataset, ImageDataset]:
+        """The training and the test images."""
+        if self.args.dataset:
+            return load_images(self.args.dataset), load_images(self.args.dataset, split="test")
+        return load_images(self.args.train_file), load_images(self.args.test_file)
 
     def execute(self, name: str, job: tuple[str, int]) -> dict[str, Any]:
         """Trains and probes one arm with one seed."""
@@ -174,62 +229,54 @@ class _Study:
         return found
 
     def _train(self, recipe: str, flags: Mapping[str, Any], seed: int, folder: Path, log: Path) -> dict[str, float]:
-        import yaml
-
-        config = Path(self.args.config(recipe))
-        batch = yaml.safe_load(config.read_text())["per_device_train_batch_size"]
+        config = self.args.config(recipe)
+        settings = read_yaml(config)
+        batch = settings["per_device_train_batch_size"] * settings.get("gradient_accumulation_steps", 1)
         steps = math.ceil(self.args.images_seen / batch)
         train = self.args.train_file or self.args.dataset
         command = [program(f"recipes/pretrain_{recipe}.py"), "--config", config, f"--image_path={train}",
                    f"--seed={seed}", f"--max_steps={steps}", f"--output_dir={folder}"]  # fmt: skip
         command += [f"--{key}={value}" for key, value in flags.items()] + list(self.args.flags)
-        seconds, memory = run_logged(command, log)
+        _, memory = run_logged(command, log)
+        seconds = json.loads((folder / "run.json").read_text())["seconds"]  # of all parts of a run that was stopped
         return {"train seconds": seconds, "memory MB": memory, "steps": steps, "images": steps * batch}
 
     def _architecture(self, recipe: str) -> Path:
         """A folder with the config of a recipe's net, for random inits."""
-        from transformers import AutoConfig
-
-        import hfssl.models as models
-        from hfssl.config import read_yaml
-
         folder = self.out / "architectures" / recipe
-        if not (folder / "config.json").exists():
-            method = models.METHODS[recipe]
-            settings = read_yaml(self.args.config(recipe))["model"]
-            method.config(**settings).save_pretrained(folder)
-            AutoConfig.from_pretrained(folder)
+        config = METHODS[recipe].config(**read_yaml(self.args.config(recipe))["model"])
+        write_whole(folder / "config.json", config.to_json_string())  # another job may be reading it
         return folder
 
     def _probe(self, arm: str, seed: int, source: str, folder: Path, log: Path) -> dict[str, Any]:
         command = [program("eval/run_probe.py"), f"--model={source}", *self.data, "--anchors=false", "--seeds=1",
-                   f"--random_seed={seed}", f"--out={folder}", "--distorted=false"]  # fmt: skip
+                   f"--first_seed={seed}", f"--random_seed={seed}", f"--out={folder}", "--distorted=false"]  # fmt: skip
         if self.args.label_fractions:
             command += ["--label_fractions", *map(str, self.args.label_fractions)]
         if arm == "supervised":
             command += [f"--supervised_steps={math.ceil(self.args.images_seen / 256)}", f"--supervised_seed={seed}",
                         "--finetune_batch_size=256"]  # fmt: skip
-        seconds, _ = run_logged(command, log)
+        seconds, memory = run_logged(command, log)
         rows = json.loads((folder / "results.json").read_text())["rows"]
         chosen = [row for row in rows if row["encoder"].startswith("supervised") == (arm == "supervised")]
         scores = {f"{row['protocol']}, {row['labels']}": row for row in chosen if row["layer"] == "pooled"}
-        return {
+        return ({"memory MB": memory, "images": self.args.images_seen} if arm == "supervised" else {}) | {
             "probe seconds": seconds,
             "scores": {name: [row["accuracy"], row["low"], row["high"]] for name, row in scores.items()},
         }
 
     def _painting(self, folder: Path) -> dict[str, float]:
         model = load_painter(str(folder), "colorize" if "colorization" in folder.name else "inpaint")
-        path = self.args.test_file or self.args.dataset
-        images = load_images(path, split="train" if self.args.test_file else "test")
-        count = min(PAINTED, len(images))
-        parts = [
-            evaluate_painter(
-                model, whole_views([images[i] for i in range(first, min(first + 100, count))], model.config.image_size)
-            )
-            for first in range(0, count, 100)
-        ]
-        return {name: float(np.mean([part[name] for part in parts])) for name in parts[0]}
+        images = self.images()[1]
+        count, totals = min(PAINTED, len(images)), Counter()
+        for first in range(0, count, 100):
+            part = whole_views([images[i] for i in range(first, min(first + 100, count))], model.config.image_size)
+            for name, value in evaluate_painter(model, part).items():
+                totals[name] += value * len(part) / count
+        if hasattr(model, "inpaint") and importlib.util.find_spec("skimage"):
+            few = whole_views([images[i] for i in range(min(BIHARMONIC, count))], model.config.image_size)
+            totals |= {"biharmonic_psnr": evaluate_painter(model, few, biharmonic=True)["biharmonic_psnr"]}
+        return dict(totals)
 
 
 def run_logged(command: Sequence[Any], log: Path) -> tuple[float, float]:
@@ -251,8 +298,8 @@ def run_logged(command: Sequence[Any], log: Path) -> tuple[float, float]:
                 most = max(most, held_memory(process.pid))
                 time.sleep(0.25)
         finally:
-            if process.poll() is None:  # the study is stopped: the recipe saves and leaves
-                process.terminate()
+            if process.poll() is None:  # the study is stopped: the recipe saves and leaves, with all it started
+                os.killpg(process.pid, signal.SIGTERM)
                 process.wait()
     if process.returncode:
         last = next((line.strip() for line in reversed(log.read_text().split("\n")) if line.strip()), "")

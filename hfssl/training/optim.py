@@ -10,6 +10,7 @@ import ast
 import contextlib
 import logging
 import math
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 TIMM = ("muon", "lars", "lamb")
 DECAY_SHARE = 0.2  # of a warmup-stable-decay run, unless told (Hägele et al. 2024, section 4: 10 to 20 %)
+
+_WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_fsdp_wrapped_module|_orig_mod|_checkpoint_wrapped_module)\.")
 
 SCALINGS = {"none": "{rate:g}", "linear": "{rate:g} x {batch} / 256", "sqrt": "{rate:g} x sqrt({batch})"}
 
@@ -129,9 +132,15 @@ def scale_learning_rates(optimizer: torch.optim.Optimizer, model: nn.Module) -> 
 
     The attribute has, by the prefix of weights' names, what their learning rate is multiplied by; a schedule that is
     made afterwards goes from there. Models without it are left alone.
+
+    Raises:
+        InputError: no weight has such a name: a wrapper holds them flat.
     """
     factors = getattr(model, "learning_rate_factors", None) or {}
-    names = {id(weight): name for name, weight in model.named_parameters()}
+    names = {id(weight): _WRAPPERS.sub("", name) for name, weight in model.named_parameters()}
+    for prefix in factors:
+        if not any(name.startswith(prefix) for name in names.values()):
+            raise InputError(f"the learning rate of {prefix}* cannot be set: no weight has such a name in this wrapper")
     for group in list(optimizer.param_groups):
         for prefix, factor in factors.items():
             chosen = [weight for weight in group["params"] if names.get(id(weight), "").startswith(prefix)]

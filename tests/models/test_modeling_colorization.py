@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from hfssl.models import BackboneError, ColorizationConfig, ColorizationForPreTraining, ColorizationModel
-from hfssl.models.color import ab_cells, hue_bins, rgb_to_hcl, rgb_to_lab, soft_cells
+from hfssl.models.color import ab_cells, annealed_mean, hue_bins, rgb_to_hcl, rgb_to_lab, soft_cells
 from hfssl.models.modeling_colorization import (
     AB_SCALE,
     LOSSES,
@@ -46,6 +46,21 @@ def test_points_of_a_map_of_the_image_s_size_are_its_values():
     points = torch.randint(0, 42, (2, 9))
     expected = features.flatten(2).gather(2, points[:, None].expand(-1, 5, -1))
     assert torch.equal(read_points(features, points, (6, 7)), expected)
+
+
+def test_points_of_16_bit_maps_are_read_where_they_are():
+    features = torch.randn(1, 2, 224, 224).bfloat16()
+    points = torch.randint(0, 224**2, (1, 500))
+    expected = features.flatten(2).gather(2, points[:, None].expand(-1, 2, -1))
+    assert torch.equal(read_points(features, points, (224, 224)), expected)
+    small = torch.randn(1, 2, 112, 112).bfloat16()
+    whole = F.interpolate(small.float(), (224, 224), mode="bilinear", align_corners=False).flatten(2)
+    torch.testing.assert_close(
+        read_points(small, points, (224, 224)).float(),
+        whole.gather(2, points[:, None].expand(-1, 2, -1)),
+        atol=0.02,
+        rtol=0.01,
+    )
 
 
 @pytest.mark.parametrize("size", [(3, 4), (1, 1), (6, 7), (12, 21)])
@@ -159,7 +174,7 @@ def test_colorize_keeps_the_lightness_and_stays_on_the_screen(loss, size):
     assert model.training
     lightness = rgb_to_hcl(rgb)[:, 2:] if loss == "hist_hc" else rgb_to_lab(rgb)[:, :1]
     scale = 1 if loss == "hist_hc" else 100
-    assert torch.equal(found.lightness, lightness if loss == "hist_hc" else 100 * (lightness / 100))
+    assert torch.equal(found.lightness, lightness), "bit for bit"
     assert found.rgb.shape == rgb.shape and found.rgb.min() >= 0 and found.rgb.max() <= 1
     shown = rgb_to_hcl(found.rgb)[:, 2:] if loss == "hist_hc" else rgb_to_lab(found.rgb)[:, :1]
     assert (shown - lightness).abs().max() < 1e-3 * scale
@@ -200,6 +215,26 @@ def test_colorize_decodes_what_was_learned():
     assert model.colorize(torch.full((1, 3, 32, 32), 0.5)).color[0, 1].min() > 0.2
 
 
+def test_mixed_precision_sees_the_same_colours():
+    """Targets, lightness and decoding stay in 32 bits under autocast; weights of 16 bits work."""
+    model, rgb = make("ce313"), images()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(rgb_to_lab(rgb), rgb_to_lab_outside(rgb))
+        assert torch.equal(lightness_of(rgb, "l2_ab"), rgb_to_lab_outside(rgb)[:, :1] / 100)
+        loss = model(normalised(model, rgb), torch.randint(0, 1024, (2, 9))).loss
+        assert loss.dtype == torch.float32 and loss.isfinite()
+        logits = torch.randn(5, 313)
+        assert annealed_mean(logits).dtype == torch.float32
+    half = make("hist_hc").bfloat16()
+    assert half(normalised(half, rgb).bfloat16()).loss.isfinite()
+    assert half.colorize(rgb).rgb.shape == rgb.shape
+
+
+def rgb_to_lab_outside(rgb):
+    with torch.autocast("cpu", enabled=False):
+        return rgb_to_lab(rgb)
+
+
 def test_weights_of_rare_colours_are_saved(tmp_path):
     model = make("ce313")
     frequencies = torch.zeros(313).double()
@@ -213,13 +248,44 @@ def test_weights_of_rare_colours_are_saved(tmp_path):
     assert ColorizationModel.from_pretrained(tmp_path).config.color_loss == "ce313"
 
 
-@pytest.mark.parametrize("backbone", ["vgg11_bn", "vit_tiny_patch16_224"])
-def test_other_backbones(backbone):
-    model = make(backbone=backbone, backbone_kwargs={}, image_size=32 if "vit" in backbone else 64)
+BACKBONES = [
+    "vgg11_bn",
+    "vit_tiny_patch16_224",
+    "mobilenetv3_small_050",
+    "convnext_atto",
+    "swin_tiny_patch4_window7_224",
+]
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_what_is_used_afterwards_is_what_learns(backbone):
+    """Each weight that the pooled features depend on has a gradient; what nothing depends on is frozen."""
+    model = make(backbone=backbone, backbone_kwargs={}, image_size=64 if "swin" not in backbone else 224).train()
     size = model.config.image_size
-    rgb = images(1, size)
-    assert model(normalised(model, rgb), torch.randint(0, size**2, (1, 5))).loss.isfinite()
+    rgb = images(2, size)
+    model(normalised(model, rgb), torch.randint(0, size**2, (2, 5))).loss.backward()
+    learns = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert {name for name, weight in model.named_parameters() if weight.grad is not None} == learns
+    model.zero_grad()
+    model.base_model(normalised(model, rgb)).pooler_output.square().sum().backward()
+    used = {name for name, weight in model.named_parameters() if weight.grad is not None}
+    assert used and used <= learns
     assert model.colorize(images(1, 48)).rgb.shape == (1, 3, 48, 48)
+
+
+def test_what_is_frozen_stays_so_after_loading(tmp_path):
+    model = make(backbone="vgg11_bn", backbone_kwargs={}, image_size=64)
+    frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
+    assert any("pre_logits" in name for name in frozen)
+    model.save_pretrained(tmp_path)
+    again = ColorizationForPreTraining.from_pretrained(tmp_path)
+    assert {name for name, weight in again.named_parameters() if not weight.requires_grad} == frozen
+
+
+def test_a_panorama_is_no_larger_than_four_images_in_a_row():
+    model = make()
+    assert model._working_size((64, 640)) == (32, 128) and model._working_size((48, 64)) == (32, 43)
+    assert model.colorize(torch.rand(1, 3, 40, 400)).rgb.shape == (1, 3, 40, 400)
 
 
 @pytest.mark.parametrize(
@@ -229,6 +295,8 @@ def test_other_backbones(backbone):
         ({"num_channels": 1}, "colour has three"),
         ({"color_window": 4}, "color_window must be odd"),
         ({"hypercolumn_levels": [9]}, r"hypercolumn_levels \[9\]: resnet10t has 0 to 4"),
+        ({"hypercolumn_levels": [0, 1]}, "the last must be among them"),
+        ({"backbone": "vgg11_bn", "backbone_kwargs": {}, "image_size": 16}, "cannot make feature maps of 16 pixels"),
         ({"annealing_temperature": 0}, "annealing_temperature must be positive"),
         ({"chromatic_fading": 2}, "chromatic_fading must lie in"),
     ],

@@ -173,6 +173,42 @@ def test_inpaint_leaves_what_is_seen(size):
     assert torch.equal(shared[0], model.inpaint(images[:1], mask[:1])[0])
 
 
+@pytest.mark.parametrize(
+    "backbone", ["vit_tiny_patch16_224", "efficientnet_b0", "vgg11_bn", "swin_tiny_patch4_window7_224"]
+)
+def test_other_backbones(backbone):
+    """Maps of tokens, of other channels than the pooled features, and with a head behind them."""
+    size = 224 if "swin" in backbone else 64
+    model = make(backbone=backbone, backbone_kwargs={}, image_size=size, bottleneck="none")
+    output = model(torch.randn(2, 3, size, size))
+    assert output.reconstruction.shape == (2, 3, size, size)
+    output.loss.backward()
+    learns = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert {name for name, weight in model.named_parameters() if weight.grad is not None} == learns
+
+
+def test_each_image_counts_as_much_whatever_its_mask():
+    """So a batch in parts has the loss of the whole."""
+    model = make(mask="free", adversarial_weight=0.0).eval()
+    mask = torch.zeros(2, 1, 32, 32, dtype=torch.bool)
+    mask[0, :, :4, :4] = True
+    mask[1, :, 8:30, 3:20] = True
+    whole = model(pixels(2), mask).loss
+    parts = [model(pixels(2)[i : i + 1], mask[i : i + 1]).loss for i in range(2)]
+    torch.testing.assert_close(whole, torch.stack(parts).mean())
+
+
+def test_a_mask_of_dots_leaves_something_to_go_by():
+    model, seen = make(), []
+    real = model.reconstruct
+    model.reconstruct = lambda images, mask: seen.append(mask) or real(images, mask)
+    mask = torch.zeros(1, 1, 256, 256, dtype=torch.bool)
+    mask[..., ::8, ::8] = True
+    images = torch.rand(1, 3, 256, 256)
+    found = model.inpaint(images, mask)
+    assert not seen[0].all() and torch.equal(found[(~mask).expand_as(images)], images[(~mask).expand_as(images)])
+
+
 def test_the_two_learning_rates():
     assert make().learning_rate_factors == {"discriminator.": 0.1}
 
@@ -182,8 +218,11 @@ def test_the_two_learning_rates():
     [
         ({"mask": "round"}, "unknown mask 'round'; one of center, block, free"),
         ({"bottleneck": "tight"}, "unknown bottleneck"),
-        ({"image_size": 40}, "strides of 32 in all: image_size must be a multiple of it, not 40"),
-        ({"image_size": 16, "overlap": 1}, "strides of 32 in all"),
+        ({"image_size": 40}, "image_size must be a multiple of the backbone's strides, 40 is none"),
+        (
+            {"image_size": 16, "overlap": 1, "backbone": "vgg11_bn", "backbone_kwargs": {}},
+            "cannot make feature maps of 16",
+        ),
         ({"overlap": 5}, r"overlap must be at most an eighth of the image \(4 pixels\)"),
         ({"adversarial_weight": -1}, "must not be negative"),
         ({"num_channels": 1}, "paints in three"),

@@ -4,9 +4,11 @@ import csv
 import json
 import math
 import runpy
+import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -82,6 +84,10 @@ def test_the_interval_is_of_the_images_and_of_the_seeds():
         ({"cpc_config": None, "arms": ["cpc"]}, "--cpc_config must name the YAML of that recipe, not None"),
         ({"cpc_config": "nowhere.yaml", "arms": ["cpc"]}, "--cpc_config must name .* not 'nowhere.yaml'"),
         ({"simclr_config": None, "arms": ["supervised"]}, "--simclr_config must name"),
+        ({"flags": ["--model.backbone=resnet18"]}, "would make the arms unequal"),
+        ({"flags": ["--per_device_train_batch_size=8"]}, "would make the arms unequal"),
+        ({"cpc_config": "recipes/cpc_tiny_cpu.yaml"}, "cpc and simclr have other nets"),
+        ({"cpc_config": "recipes/gpt_small.yaml"}, "names no model|other nets"),
     ],
 )
 def test_bad_settings(settings, message):
@@ -115,17 +121,40 @@ def test_real_jobs(tmp_path):
     assert "painting" not in second and "train seconds" not in second
 
 
+def test_the_study_is_of_the_content_of_its_files(tmp_path, monkeypatch):
+    """An edited YAML under the same name is another study; another log interval is not hidden either."""
+    monkeypatch.setattr(objectives._Study, "execute", made_up)
+    configs = {key: str(shutil.copy(program(path), tmp_path / f"{key}.yaml")) for key, path in CONFIGS.items()}
+    args = ObjectiveArguments(**configs, dataset="builtin:photos", arms=["simclr"], seeds=1, out=str(tmp_path / "out"))
+    assert objectives.work(args)
+    path = Path(configs["simclr_config"])
+    path.write_text(path.read_text().replace("learning_rate: 1.0e-3", "learning_rate: 2.0e-3"))
+    with pytest.raises(InputError, match="other settings"):
+        objectives.work(args)
+
+
+def processes(*words):
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout.splitlines()
+    return [line for line in listed if all(word in line for word in words)]
+
+
 def test_a_study_that_is_stopped_leaves_no_process_behind(tmp_path):
-    script = tmp_path / "sleeps.py"
-    script.write_text("import time; time.sleep(60)")
-    code = "import sys; from hfssl.studies.objectives import *; run_logged([sys.argv[1]], Path('a.log'))"
-    process = subprocess.Popen([sys.executable, "-c", code, str(script)], cwd=tmp_path)
+    """SIGTERM to the study: its helper, both recipes and what they started end; the same command goes on."""
+    command = [sys.executable, "eval/compare_objectives.py", *SMOKE, "--images_seen", "64000", "--parallel", "2", "--out",
+               str(tmp_path)]  # fmt: skip
+    process = subprocess.Popen(command, cwd=program(""), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(1200):
+            if len(processes(str(tmp_path), "pretrain_")) == 2:
+                break
+            time.sleep(0.05)
+        assert len(processes(str(tmp_path), "pretrain_")) == 2
+        assert len(processes(str(tmp_path), "objectives.work")) == 1
+    finally:
+        process.terminate()
+    assert process.wait(timeout=60) == 143
     for _ in range(400):
-        if (tmp_path / "a.log").exists():
+        if not processes(str(tmp_path)):
             break
         time.sleep(0.05)
-    time.sleep(0.5)
-    process.send_signal(2)
-    assert process.wait(timeout=30) != 0
-    left = subprocess.run(["pgrep", "-f", str(script)], capture_output=True, text=True).stdout.split()
-    assert not left
+    assert not processes(str(tmp_path))

@@ -7,11 +7,14 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
+from hfssl.data.augmentation import Augmentation
+from hfssl.data.collators import TwoViewCollator
+from hfssl.data.images import ImageDataset
 from hfssl.errors import InputError
 from hfssl.models import ContextEncoderConfig, ContextEncoderForPreTraining
 from hfssl.models.modeling_simclr import SimCLRConfig, SimCLRForPreTraining
 from hfssl.training import PretrainingArguments, PretrainingTrainer, run
-from hfssl.training.optim import build_optimizer, parse_options, schedule_options
+from hfssl.training.optim import build_optimizer, parse_options, scale_learning_rates, schedule_options
 from tests.training.test_run import KillAt, assert_equal_runs, tiny_gpt, trainer_for
 
 SMALL = {"vocab_size": 24, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -229,3 +232,53 @@ def test_two_players_have_their_own_learning_rates(tmp_path):
         trainer.optimizer.step()
         trainer.lr_scheduler.step()
     assert seen == {id(weight) for weight in model.parameters()}
+
+
+def test_a_learning_rate_that_names_no_weight_is_refused():
+    model = Two()
+    model.learning_rate_factors = {"critic.": 0.1}
+    with pytest.raises(InputError, match=r"the learning rate of critic.\* cannot be set"):
+        scale_learning_rates(torch.optim.SGD(model.parameters(), 0.1), model)
+    wrapped = nn.ModuleDict({"module": nn.ModuleDict({"_orig_mod": nn.ModuleDict({"critic": nn.Linear(2, 2)})})})
+    wrapped.learning_rate_factors = {"critic.": 0.1}
+    optimizer = torch.optim.SGD(wrapped.parameters(), 1.0)
+    scale_learning_rates(optimizer, wrapped)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1]
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_both_players_go_on_to_the_bit(tmp_path, parts):
+    """A run of six steps, and one that is stopped after four: both players and their moments are the same."""
+    pictures = ImageDataset(torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8))
+
+    def trained(out, steps):
+        torch.manual_seed(0)
+        config = ContextEncoderConfig(
+            backbone="resnet10t", backbone_kwargs={"channels": [8, 8, 16, 16], "stem_width": 8}, image_size=32,
+            overlap=1, decoder_dim=16, discriminator_dim=8, adversarial_weight=0.5,
+        )  # fmt: skip
+        settings = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": parts, "save_steps": 3,
+                    "max_grad_norm": 0.0, "logging_steps": 1, "adam_beta1": 0.5, "learning_rate": 2e-3}  # fmt: skip
+        args = arguments(out, max_steps=6, lr_scheduler_type="constant", disable_tqdm=True, **settings)
+        collate = TwoViewCollator(Augmentation(32, augmentations=["crop"]), views=1)
+        trainer = PretrainingTrainer(ContextEncoderForPreTraining(config), args, pictures, data_collator=collate)
+        if steps < 6:
+            trainer.add_callback(KillAt(steps))
+        return trainer
+
+    whole = trained(tmp_path / "whole", 6)
+    run(whole)
+    with pytest.raises(SystemExit):
+        run(trained(tmp_path / "cut", 4))
+    resumed = trained(tmp_path / "cut", 6)
+    run(resumed)
+    one, other = whole.model.state_dict(), resumed.model.state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert any(name.startswith("discriminator") for name in one)
+    for first, second in zip(whole.optimizer.state.values(), resumed.optimizer.state.values(), strict=True):
+        assert all(torch.equal(first[name], second[name]) for name in ("exp_avg", "exp_avg_sq"))
+    kept = [
+        [[value for name, value in entry.items() if name.endswith("loss")] for entry in trainer.state.log_history]
+        for trainer in (whole, resumed)
+    ]
+    assert kept[0] == kept[1] and "discriminator_loss" in whole.state.log_history[0]
