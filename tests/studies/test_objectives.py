@@ -134,17 +134,17 @@ def test_the_study_is_of_the_content_of_its_files(tmp_path, monkeypatch):
 
 
 def processes(*words):
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout.splitlines()
+    listed = subprocess.run(["ps", "-wweo", "args"], capture_output=True, text=True).stdout.splitlines()
     return [line for line in listed if all(word in line for word in words)]
 
 
 def test_a_study_that_is_stopped_leaves_no_process_behind(tmp_path):
     """SIGTERM to the study: its helper, both recipes and what they started end; the same command goes on."""
-    command = [sys.executable, "eval/compare_objectives.py", *SMOKE, "--images_seen", "64000", "--parallel", "2", "--out",
-               str(tmp_path)]  # fmt: skip
+    flags = [*SMOKE, "--images_seen", "64000", "--parallel", "2", "--out", str(tmp_path)]
+    command = [sys.executable, "eval/compare_objectives.py", *flags]
     process = subprocess.Popen(command, cwd=program(""), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(1200):
+        for _ in range(2400):
             if len(processes(str(tmp_path), "pretrain_")) == 2:
                 break
             time.sleep(0.05)
