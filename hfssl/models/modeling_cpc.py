@@ -278,6 +278,7 @@ class CPCForPreTraining(BackbonePreTrainedModel):
         target_map: the linear map of patches that is predicted, with `projection_dim`.
         min_batch_size: images of all processes that a batch must have, or there is nothing to tell a pair from.
         contrastive: the images of a batch are compared with each other.
+        embeds_images: `embed` is what the loss sees of an image, so that a large batch may be encoded in pieces.
     """
 
     config_class = CPCConfig
@@ -291,6 +292,7 @@ class CPCForPreTraining(BackbonePreTrainedModel):
         self.cpc = CPCModel(config)
         self.predictors = nn.ModuleList()
         self.target_map = nn.Identity()
+        self.embeds_images = config.objective == "pairs"
         self.contrastive = config.objective == "pairs" or config.negatives != "same_image"
         self.min_batch_size = 2 if config.objective == "pairs" or config.negatives == "other_images" else 1
         if config.objective == "image":
@@ -327,8 +329,11 @@ class CPCForPreTraining(BackbonePreTrainedModel):
         images = pixel_values.flatten(0, 1) if has_views else pixel_values  # (B * V, C, H, W)
         if patch_channels is not None and has_views:
             patch_channels = patch_channels.flatten(0, 1)
-        encoded = self.cpc(images, patch_channels=patch_channels, return_dict=True)
-        embeddings = encoded.pooler_output  # (B * V, D)
+        if pairs:
+            (embeddings,) = self.embed(images)  # (B * V, D)
+        else:
+            encoded = self.cpc(images, patch_channels=patch_channels, return_dict=True)
+            embeddings = encoded.pooler_output
         if has_views:
             embeddings = embeddings.unflatten(0, pixel_values.shape[:2])
         loss = None
@@ -338,6 +343,10 @@ class CPCForPreTraining(BackbonePreTrainedModel):
             loss = cpc_loss_in_batch(*self._scaled(embeddings).unbind(1))
         output = CPCOutput(loss=loss, embeddings=embeddings)
         return output if return_dict else output.to_tuple()
+
+    def embed(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor]:
+        """The embeddings (N, D) of images (N, C, H, W), of the objective "pairs"."""
+        return (self.cpc(pixel_values, return_dict=True).pooler_output,)
 
     def uniform_loss(self, batch_size: int) -> float:
         """The loss in nats if all scores were equal, ln(1 + negatives): what a model that learns must get below.

@@ -41,6 +41,11 @@ def is_contrastive(model: nn.Module) -> bool:
     return getattr(model, "contrastive", getattr(model, "min_batch_size", 1) > 1)
 
 
+def _embeds_images(model: nn.Module) -> bool:
+    """Whether `embed` is all that the loss sees of an image; a model may have it for one of its objectives alone."""
+    return hasattr(model, "embed") and getattr(model, "embeds_images", True)
+
+
 def prepare_batch(model: nn.Module, args) -> None:
     """Makes a model compute its batch as `large_batch` and `sync_batchnorm` say, and warns of what is no large batch.
 
@@ -60,7 +65,7 @@ def prepare_batch(model: nn.Module, args) -> None:
         )
     if is_contrastive(model):
         _warn(model, args, together)
-    if args.large_batch != "none" and not hasattr(model, "embed"):
+    if args.large_batch != "none" and not _embeds_images(model):
         raise InputError(
             f"--large_batch {args.large_batch} is for models that compare the embeddings of whole images, such as "
             f"SimCLR's; {type(model).__name__} is not computed in this way"
@@ -80,7 +85,7 @@ def _warn(model: nn.Module, args, together: int) -> None:
     parts = args.gradient_accumulation_steps
     if parts > 1:
         also = f", with --large_batch {args.large_batch}, too" if args.large_batch != "none" else ""
-        instead = "" if also or not hasattr(model, "embed") else " with --large_batch chunk or checkpoint"
+        instead = "" if also or not _embeds_images(model) else " with --large_batch chunk or checkpoint"
         logger.warning(
             "--gradient_accumulation_steps %d is no larger contrastive batch%s: each of the %d parts compares its own "
             "%d images. For more negatives give a larger --per_device_train_batch_size%s",

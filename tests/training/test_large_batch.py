@@ -100,6 +100,18 @@ def test_chunks_give_the_gradient_of_the_whole_batch(tmp_path, views, size, supe
     assert torch.cosine_similarity(part, whole, dim=0) < 0.99  # which a smaller batch does not give
 
 
+def test_pairs_of_cpc_are_encoded_in_chunks_too(tmp_path):
+    size = {"backbone": "resnet10t", "backbone_kwargs": {"channels": [8, 8, 8, 8], "stem_width": 8}, "image_size": 16}
+    frames, found = torch.randn(5, 2, 3, 16, 16), []
+    for mode in ("none", "chunk"):
+        torch.manual_seed(0)
+        model = CPCForPreTraining(CPCConfig(**size, objective="pairs", norm="group")).double()
+        prepare_batch(model, arguments(tmp_path, large_batch=mode, large_batch_chunk=3))
+        model.train()(frames.double()).loss.backward()
+        found.append(torch.cat([weight.grad.flatten() for weight in model.parameters()]))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-12)
+
+
 def _head(labels, count):
     return {name: value[:count] for name, value in labels.items()}
 
@@ -215,7 +227,7 @@ def test_accumulation_is_no_larger_batch(tmp_path, caplog):
     (cpc,) = warnings(
         CPCForPreTraining(CPCConfig(backbone="resnet10t", objective="pairs")), gradient_accumulation_steps=4
     )
-    assert "each of the 4 parts compares its own 8 images" in cpc and "--large_batch" not in cpc
+    assert "each of the 4 parts compares its own 8 images" in cpc and "--large_batch chunk" in cpc
     for negatives, count in (("all", 1), ("other_images", 1), ("same_image", 0)):
         image = CPCForPreTraining(CPCConfig(backbone="resnet10t", image_size=64, negatives=negatives))
         assert len(warnings(image, gradient_accumulation_steps=4)) == count
