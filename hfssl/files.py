@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all; names that are folders and no Hub ids."""
 
 from __future__ import annotations
 
@@ -22,3 +22,14 @@ def write_whole(path: str | Path, content: str | bytes) -> Path:
     finally:
         staging.unlink(missing_ok=True)
     return path
+
+
+def is_missing_folder(name: str) -> bool:
+    """Whether a name that no folder has must have been meant as one: by its form, or since its parent is a folder here.
+
+    Any other name may be a Hub id, ORG/NAME.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return False
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or (name.count("/") == 1 and path.parent.is_dir())

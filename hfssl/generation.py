@@ -7,20 +7,21 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hfssl.errors import InputError
+from hfssl.errors import InputError, one_line
+from hfssl.files import is_missing_folder
 
 
 def load_generator(name: str, device: str | torch.device | None = None):
     """A causal language model and its tokenizer, from a folder or a Hub id, ready for `continue_text`."""
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+    if is_missing_folder(name):
+        raise InputError(f"no such folder: {name}")
+    if Path(name).expanduser().is_dir():
         name = str(Path(name).expanduser())
-        if not Path(name).is_dir():
-            raise InputError(f"no such folder: {name}")
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot load a causal language model from {name}: {str(error).splitlines()[0]}") from None
+        raise InputError(f"cannot load a causal language model from {name}: {one_line(error)}") from None
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return model.to(device).eval(), tokenizer
 

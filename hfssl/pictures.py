@@ -15,10 +15,17 @@ from hfssl.data.images import read_image
 from hfssl.data.readers import IMAGE_SUFFIXES
 from hfssl.errors import InputError, one_line
 from hfssl.evaluation.reconstruction import paints
+from hfssl.files import is_missing_folder
 
 logger = logging.getLogger(__name__)
 
 LARGEST = 2**24  # pixels of an image
+
+
+class Pictures(Files):
+    """Image files; a damaged one is not left out."""
+
+    if_damaged = ""
 
 
 def load_painter(source: str, verb: str, trust_remote_code: bool = False) -> nn.Module:
@@ -28,15 +35,22 @@ def load_painter(source: str, verb: str, trust_remote_code: bool = False) -> nn.
         InputError: there is none.
     """
     from transformers import AutoConfig, AutoModelForPreTraining
+    from transformers.utils.logging import disable_progress_bar
 
     import hfssl.models  # noqa: F401  registers our classes, so that they need no remote code
 
-    if not Path(source).is_dir() and (source.count("/") != 1 or source.startswith((".", "/"))):
+    if is_missing_folder(source):
+        raise InputError(f"no model directory {source!r}")
+    if not Path(source).is_dir() and source.count("/") != 1:
         raise InputError(f"no model directory {source!r}, and no Hub id, which would be ORG/NAME")
+    disable_progress_bar()  # of loading: errors are one line
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-        if not paints(config.to_dict()):
-            raise InputError(f"{source} is a {config.model_type} model: it cannot {verb}")
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"cannot load a model from {source!r}: {one_line(error)}") from None
+    if not paints(config.to_dict()):
+        raise InputError(f"{source} is a {config.model_type} model: it cannot {verb}")
+    try:
         model, report = AutoModelForPreTraining.from_pretrained(
             source, use_safetensors=True, trust_remote_code=trust_remote_code, output_loading_info=True
         )
@@ -76,12 +90,15 @@ def inpaint_files(
     paths, hidden = _image_files(files, out), None
     if mask != "center":
         if not Path(mask).is_file():
-            raise InputError(f"no such file: {mask!r}, the mask")
-        hidden = read_image(Files([Path(mask)]), 0).float().mean(0) >= 128
+            raise InputError(f"no such file: {mask!r}, the mask (center hides a square in the middle)")
+        hidden = read_image(Pictures([Path(mask)]), 0).float().mean(0) >= 128
     model = load_painter(source, "inpaint", trust_remote_code)
 
     def paint(image: torch.Tensor) -> torch.Tensor:
         where = _middle(image.shape[-2:]) if hidden is None else hidden
+        if where.shape != image.shape[-2:]:
+            sizes = [f"{width} x {height}" for height, width in (where.shape, image.shape[-2:])]
+            raise ValueError(f"the mask {mask} has {sizes[0]} pixels and the image {sizes[1]} (width x height)")
         return model.inpaint(image.to(model.device), where[None, None].to(model.device))
 
     return _each(paths, out, paint)
@@ -114,7 +131,7 @@ def _image_files(files: Sequence[str], out: str) -> list[Path]:
 def _each(paths: list[Path], out: str, paint: Callable[[torch.Tensor], torch.Tensor]) -> list[Path]:
     from PIL import Image
 
-    files, written = Files(paths), []
+    files, written = Pictures(paths), []
     for number, path in enumerate(paths):
         image = read_image(files, number)
         if image[0].numel() > LARGEST:

@@ -20,7 +20,8 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, GPT2TokenizerFast, PreTrainedTokenizerFast
 
-from hfssl.errors import InputError
+from hfssl.errors import InputError, one_line
+from hfssl.files import is_missing_folder
 
 logger = logging.getLogger(__name__)
 
@@ -201,7 +202,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
         InputError: there is none, or it cannot be had offline.
     """
     folder = Path(name).expanduser()
-    if not folder.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+    if is_missing_folder(name):
         raise InputError(f"no such tokenizer folder: {name}")
     try:
         if folder.is_dir():
@@ -211,8 +212,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
             name = str(folder)
         return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # transformers raises OSError, ValueError, KeyError and more for a folder without one
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"cannot load a tokenizer from {name}: {reason}") from None
+        raise InputError(f"cannot load a tokenizer from {name}: {one_line(error)}") from None
 
 
 def compare_tokenizers(tokenizers: dict[str, PreTrainedTokenizerFast], texts: Sequence[str]) -> list[dict[str, Any]]:

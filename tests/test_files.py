@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from hfssl.files import write_whole
+from hfssl.files import is_missing_folder, write_whole
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
@@ -33,3 +33,10 @@ def test_many_writers_leave_one_whole_file(tmp_path):
         thread.join()
     content = path.read_text()
     assert not failed and content == content[0] * 10_000 and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_name_under_a_folder_that_is_here_is_no_hub_id(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out" / "model").mkdir(parents=True)
+    assert not is_missing_folder("out/model") and not is_missing_folder("org/model") and not is_missing_folder("gpt2")
+    assert all(map(is_missing_folder, ("out/modle", "./model", "~/nowhere-at-all", "/nowhere/at/all", "a/b/c")))

@@ -91,9 +91,13 @@ def test_inpaint_leaves_what_is_seen(folder, tmp_path):
         ("colorize {in}/color {in}/wide.png --out {in}", "would be overwritten by its result: give another --out"),
         ("colorize {in}/encoder {in}/wide.png", "holds an encoder without what paints: color_head"),
         ("inpaint {in}/color {in}/wide.png", "a hfssl_colorization model: it cannot inpaint"),
-        ("inpaint {in}/paint {in}/wide.png --mask {in}/grey.png", "a mask of (1, 1, 33, 47) for images of 40 x 64"),
+        (
+            "inpaint {in}/paint {in}/wide.png --mask {in}/grey.png",
+            "grey.png has 47 x 33 pixels and the image 64 x 40 (width x height)",
+        ),
         ("inpaint {in}/paint {in}/wide.png --mask {in}/nothing.png", "the mask hides nothing"),
         ("inpaint {in}/paint {in}/wide.png --mask {in}/nomask.png", "no such file"),
+        ("inpaint {in}/paint {in}/wide.png --mask middle", "(center hides a square in the middle)"),
     ],
 )
 def test_bad_input(folder, tmp_path, monkeypatch, arguments, says):

@@ -22,6 +22,7 @@ from torch import nn
 
 from hfssl.data.augmentation import IMAGENET_MEAN, IMAGENET_STD
 from hfssl.errors import InputError, nearest, one_line
+from hfssl.files import is_missing_folder
 
 logger = logging.getLogger(__name__)
 
@@ -205,10 +206,10 @@ def load_encoder(
 
 def _checked(source: str) -> str:
     """A directory that is there, or what can be a Hub id: nothing is asked of the network for any other name."""
-    if Path(source).is_dir() or (source.count("/") == 1 and not source.startswith((".", "/"))):
-        return source
-    if "/" in source or source.startswith("."):
+    if is_missing_folder(source):
         raise InputError(f"no model directory {source!r}")
+    if Path(source).is_dir() or source.count("/") == 1:
+        return source
     import timm
 
     known = f"; timm's model is {TIMM}{source}, its architecture {RANDOM}{source}" if timm.is_model(source) else ""

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 from hfssl.data.blocks import Blocks
 from hfssl.data.corpus import build_corpus
 from hfssl.data.masking import IGNORED
-from hfssl.errors import InputError
+from hfssl.errors import InputError, one_line
 from hfssl.models.modeling_lm import TRAINING_CLASSES
 from hfssl.tokenization import load_tokenizer
 
@@ -63,7 +63,7 @@ def load_language_model(name: str):
     except InputError:
         raise
     except Exception as error:  # safetensors and torch have errors of their own for damaged files and other shapes
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = one_line(error) or type(error).__name__
         raise InputError(f"cannot load a language model from {name}: {reason}") from None
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer, masked
 

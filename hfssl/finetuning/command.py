@@ -74,7 +74,7 @@ def _said(suite: Suite, result: ModelResult, submission: Submission) -> list[str
     if submission.missing:
         names = ", ".join(line.partition(":")[0] for line in submission.missing)
         lines.append(f"the submission is incomplete; its INCOMPLETE.txt says why: {names}")
-    lines += [*result.notes, *submission.notes]
+    lines += result.notes if submission.is_complete else [*result.notes, *submission.notes]
     if not result.synthetic:
         lines.append(f"`hfssl leaderboard {suite.out}` shows it among all published results")
     if submission.is_complete:

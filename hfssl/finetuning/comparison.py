@@ -53,6 +53,13 @@ def compare_folders(
     if names[0] == names[1]:
         names = (str(first), str(second))
     said = dict.fromkeys(f"{title}: {note}" for title, (_, splits, *_) in tasks.items() for note in _notes(splits))
+    for title, (task, _, *runs) in tasks.items():
+        counts = [len(each[task.scored_splits[0]]) for each in runs]
+        if counts[0] != counts[1]:
+            said[f"{title}: the first {min(counts)} of {counts[0]} and {counts[1]} seeds"] = None
+        starts = [result.tasks[task.name].started_from or "the model itself" for result in results]
+        if starts[0] != starts[1]:
+            said[f"{title}: started from {starts[0]} and from {starts[1]}"] = None
     return names, compare(tasks, permutations), list(said)
 
 
@@ -89,7 +96,7 @@ def _check_same(task: Task, splits: dict[str, SplitData], given: dict[str, dict[
 
 def comparison_table(names: tuple[str, str], found: list[Comparison], notes: Sequence[str] = ()) -> Table:
     """The comparisons as a table of rich, and each in words below it, with what must be said of the data."""
-    table = Table(title=f"{escape(names[0])} less {escape(names[1])}", title_justify="left", caption_justify="left")
+    table = Table(title=f"{escape(names[0])} minus {escape(names[1])}", title_justify="left", caption_justify="left")
     for name in ("task", "difference", "p", "p (Holm)", "verdict"):
         table.add_column(name, justify="left" if name in ("task", "verdict") else "right")
     for one in found:
@@ -98,8 +105,8 @@ def comparison_table(names: tuple[str, str], found: list[Comparison], notes: Seq
             better = f"{escape(names[0] if one.difference > 0 else names[1])} is better"
         table.add_row(one.task, f"{one.difference:+.1f}", f"{one.p:.4f}", f"{one.corrected_p:.4f}", better)
     table.caption = (
-        f"Points of 100, means over seeds; paired permutation test over rows; {LEVEL:g} after Holm's correction for "
-        f"{len(found)} task{'s' * (len(found) > 1)}"
+        "Points of 100, means over the seeds that both have; paired permutation test over rows; "
+        f"{LEVEL:g} after Holm's correction for {len(found)} task{'s' * (len(found) > 1)}"
     )
     table.caption += escape("".join(f"\n{note}" for note in notes))
     return table

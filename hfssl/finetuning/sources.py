@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from hfssl.errors import InputError, nearest
+from hfssl.files import is_missing_folder
 from hfssl.finetuning.builtin_models import BUILTIN, quiet_transformers
 from hfssl.models import SentenceConfig, SpanConfig
 from hfssl.tokenization import load_tokenizer
@@ -72,7 +73,7 @@ def open_source(name: str, trust_remote_code: bool = False, made: Path | None = 
         folder = Path(name).expanduser()
         if folder.is_dir():
             path = str(folder)
-        elif name.startswith((".", "/", "~")) or name.count("/") > 1 or folder.exists():
+        elif is_missing_folder(name) or folder.exists():
             raise InputError(f"{name!r} is no model: {'a file' if folder.exists() else 'no such folder'}")
         elif name.startswith("builtin"):
             raise InputError(f"{name!r} is no builtin model: {', '.join(BUILTIN)}{nearest(name, BUILTIN)}")

@@ -103,6 +103,8 @@ class PretrainingArguments(TrainingArguments):
     overwrite: bool = field(default=False, metadata={"help": "Delete the run in output_dir and start anew."})
 
     def __post_init__(self):
+        if self.output_dir is None:
+            raise InputError("where is the run to be written? Give --output_dir, or a --config that names it")
         if self.label_smoothing_factor:
             raise InputError("--label_smoothing_factor is not for pretraining: the losses here have none")
         _choose("learning_rate_scaling", self.learning_rate_scaling, SCALINGS)

@@ -90,6 +90,7 @@ def test_compare_finds_what_was_planted_and_says_what_it_cannot_tell(made):
     console.print(comparison_table(("good", "bad"), found, notes))
     shown = console.export_text()
     assert "good is better" in shown and "Holm" in shown and "CoLA: synthetic" in shown
+    assert "CoLA: the first 2 of 2 and 3 seeds" in shown and "good minus bad" in shown
 
 
 def test_compare_refuses_what_does_not_compare(made, tmp_path):
