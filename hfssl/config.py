@@ -63,10 +63,10 @@ def parse_config(
     namespace, unknown = parser.parse_known_args([*_as_flags(values), *argv])
     if unknown:
         raise InputError(f"unknown argument {unknown[0]!r}{nearest(unknown[0].lstrip('-').replace('-', '_'), known)}")
-    instances = _build(dataclass_types, namespace)
     if model is None:
-        return tuple(instances)
-    return build_model_config(model, model_values | model_flags, fixed or {}, path), *instances
+        return tuple(_build(dataclass_types, namespace))
+    config = build_model_config(model, model_values | model_flags, fixed or {}, path)
+    return config, *_build(dataclass_types, namespace)
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def write(tmp_path):
 
 
 def parse(*argv, model=GPT2Config, **kwargs):
-    return parse_config(Size, PretrainingArguments, model=model, argv=list(argv), **kwargs)
+    return parse_config(Size, PretrainingArguments, model=model, argv=["--output_dir", "out", *argv], **kwargs)
 
 
 def test_yaml_sets_and_the_command_line_wins(write):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import signal
 import sys
@@ -46,6 +47,7 @@ class StopOnSignal(TrainerCallback):
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         if self._group is None and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             self._group = dist.new_group(backend="gloo")  # a CPU group: asking costs the accelerator no stop
+            atexit.register(_leave_groups)
         return self
 
     def __exit__(self, *error):
@@ -83,6 +85,12 @@ class StopOnSignal(TrainerCallback):
     def _agreed(self) -> bool:
         self.received = self.most(self.received or 0) or None
         return self.received is not None
+
+
+def _leave_groups() -> None:
+    """Ends gloo's threads before the interpreter does: one that is alive then may abort the process (code 134)."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 class Progress(TrainerCallback):
