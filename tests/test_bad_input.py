@@ -132,7 +132,7 @@ CASES = {
     "an unknown loss of colours": (COLOR, "--model.color_loss l3", "one of hist_hc, l2_ab, ce313"),
     "jittered colours": (COLOR, "--augmentations crop color_jitter", "'color_jitter' changes the pixels"),
     "a margin over the image": (COLOR, "--color_margin 16", "leaves nothing of 32 pixels"),
-    "an image between the strides": (PAINT, "--model.image_size 40", "a multiple of the backbone's strides, 40 is none"),
+    "an image between the strides": (PAINT, "--model.image_size 40", "of the backbone's strides, 40 is none"),
     "an unknown mask": (PAINT, "--model.mask round", "one of center, block, free"),
     "two players under one norm": (PAINT, "--max_grad_norm 1", "ties the two players together"),
     "a folder without the task": (
