@@ -6,8 +6,10 @@ import runpy
 import sys
 
 import pytest
+import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForPreTraining, AutoTokenizer, set_seed
 
 from hfssl.config import build_model
@@ -114,19 +116,8 @@ def test_smoke_simclr_and_probe(run_command, accelerate_command, hfssl_command, 
 def test_smoke_cpc(tmp_path, name):
     main = runpy.run_path(str(recipes()["cpc"]))["main"]
     argv = ["--config", str(ROOT / f"recipes/smoke/{name}.yaml"), "--output_dir", str(tmp_path / "out")]
-    main(
-        [
-            *argv,
-            "--max_steps",
-            "4",
-            "--per_device_train_batch_size",
-            "8",
-            "--save_strategy",
-            "no",
-            "--logging_steps",
-            "1",
-        ]
-    )
+    argv += ["--max_steps", "4", "--per_device_train_batch_size", "8", "--save_strategy", "no", "--logging_steps", "1"]
+    main(argv)
     encoder = load_encoder(tmp_path / "out")
     features = extract_features(encoder, load_images("builtin:digits").subset(range(8)))
     assert features.shape == (8, 128) and features.std(0).max() > 0
@@ -178,6 +169,34 @@ def test_two_processes_equal_one_on_the_same_global_batch(run_command, accelerat
     assert hardware_one.startswith("1 x ") and hardware_two.startswith("2 x "), "the world sizes"
     assert len(one) == 6
     assert two == pytest.approx(one, rel=2e-5)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("name", ["colorization", "context_encoder"])
+def test_two_processes_paint_as_one(run_command, accelerate_command, tmp_path, name):
+    """Points, masks, both players and running statistics are those of one process with the whole batch."""
+    config = ["--config", str(ROOT / f"recipes/smoke/{name}.yaml"), "--use_cpu", "--max_steps", "4"]
+    config += ["--logging_steps", "1", "--save_strategy", "no", "--learning_rate", "1e-4"]
+    config += ["--model.hypercolumn_dropout", "0"] if name == "colorization" else []
+    main = runpy.run_path(str(recipes()[name]))["main"]
+    main([*config, "--per_device_train_batch_size", "8", "--output_dir", str(tmp_path / "one")])
+    flags = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--main_process_port", "0"]
+    config += ["--sync_batchnorm", "--per_device_train_batch_size", "4", "--output_dir", tmp_path / "two"]
+    done = run_command(
+        accelerate_command, "launch", *flags, f"recipes/pretrain_{name}.py", *config, env={"OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (json.loads((tmp_path / run / "run.json").read_text()) for run in ("one", "two"))
+    assert one["hardware"].startswith("1 x ") and two["hardware"].startswith("2 x "), "the world sizes"
+    history = [json.loads((tmp_path / run / "log_history.json").read_text()) for run in ("one", "two")]
+    one, two = ([entry["loss"] for entry in entries if "loss" in entry] for entries in history)
+    assert len(one) == 4
+    assert two == pytest.approx(one, rel=1e-3)
+    models = [load_file(tmp_path / run / "model.safetensors") for run in ("one", "two")]
+    assert models[0].keys() == models[1].keys()
+    for key in models[0]:
+        if "running" in key:
+            torch.testing.assert_close(models[1][key], models[0][key], rtol=2e-3, atol=2e-4, msg=f"{key} differs")
 
 
 def test_readme_commands_name_files_that_exist():
