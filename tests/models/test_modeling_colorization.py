@@ -135,7 +135,7 @@ def test_l2_and_cell_losses_by_their_formulas():
     expected = ((logits - ab / AB_SCALE) ** 2).sum(-1).mean()
     torch.testing.assert_close(model.color_loss(logits, rgb), expected)
     torch.testing.assert_close(model.color_loss(ab / AB_SCALE, rgb), torch.tensor(0.0))
-    logits, colours, weights = torch.randn(5, 313), torch.randn(5, 2) * 30, torch.rand(313)
+    logits, colours, weights = torch.randn(5, 313).double(), torch.randn(5, 2).double() * 30, torch.rand(313).double()
     total = 0.0
     for row in range(5):
         distances = (ab_cells() - colours[row]).norm(dim=1)
@@ -143,7 +143,8 @@ def test_l2_and_cell_losses_by_their_formulas():
         q = torch.exp(-(distances[near] ** 2) / 50)
         q = q / q.sum()
         total -= float(weights[near[0]] * (q * logits[row].log_softmax(0)[near]).sum())
-    assert float(cell_loss(logits, colours, weights)) == pytest.approx(total / 5, rel=1e-4)
+    assert float(cell_loss(logits, colours, weights)) == pytest.approx(total / 5, rel=1e-9)
+    assert torch.autograd.gradcheck(lambda given: cell_loss(given, colours, weights), logits.requires_grad_())
     uniform = cell_loss(torch.zeros(5, 313), colours, torch.ones(313))
     assert float(uniform) == pytest.approx(math.log(313), rel=1e-5)
 

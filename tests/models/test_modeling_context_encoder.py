@@ -84,6 +84,14 @@ def test_without_an_adversary_the_loss_is_the_squared_error():
             error = (output.reconstruction[:, :, y, x] - truth[:, :, y, x]) ** 2
             total, count = total + weight * error.sum().item(), count + error.numel()
     assert float(output.loss) == pytest.approx(total / count, rel=1e-4)
+    made = output.reconstruction.detach().double().requires_grad_()
+    mask = central_mask(32, model.config.overlap).expand(len(made), 1, -1, -1)
+
+    def error(made):
+        return model._losses(made, truth.double(), mask)["loss"]
+
+    assert float(error(made)) == pytest.approx(total / count, rel=1e-6)
+    assert torch.autograd.gradcheck(error, made, fast_mode=True)
     assert output.loss is output.reconstruction_loss or torch.equal(output.loss, output.reconstruction_loss)
 
 
