@@ -36,6 +36,9 @@ class Settings:
     adam_epsilon: float = 1e-8
     max_grad_norm: float = 1.0
 
+    def __post_init__(self):
+        object.__setattr__(self, "epochs", float(self.epochs))  # 3 and 3.0 name one job
+
 
 @dataclass(frozen=True)
 class Recipe:

@@ -193,6 +193,7 @@ def test_recipes_are_rows_and_what_is_given_wins(toy):
     assert find_recipe("auto", "bert", pretrained=False)[0] == "scratch"
     given = recipe.settings(task, epochs=1, learning_rate=None)
     assert (given.epochs, given.learning_rate, given.adam_beta2) == (1, 2e-5, 0.98)
+    assert repr(recipe.settings(task, epochs=3)) == repr(recipe.settings(task, epochs=3.0)), "they name one job"
     trials = RECIPES["bert"].trials(task)
     assert len(trials) == 8 and trials[0] == RECIPES["bert"].settings(task)
     assert len({(trial.learning_rate, trial.batch_size) for trial in trials}) == 8
