@@ -24,8 +24,8 @@ def small(task):
     return dataclasses.replace(task, counts=toy_counts(task.key))
 
 
-def as_toy(task, folder):
-    """Asserts that the folder's splits are the toy's, row for row."""
+def assert_as_toy(task, folder):
+    """The folder's splits are the toy's, row for row."""
     task = small(task)
     for split, toy in load_task(task, TOYGLUE).items():
         read = load_split(task, split, str(folder))
@@ -50,7 +50,7 @@ def test_parquet_with_the_hubs_columns(task, tmp_path):
         info = {"info": {"features": {"label": {"names": list(turned), "_type": "ClassLabel"}}}}
         table = pa.table(columns).replace_schema_metadata({"huggingface": json.dumps(info)})
         pq.write_table(table, tmp_path / f"{task.name}-{split}.parquet")
-    as_toy(task, tmp_path)
+    assert_as_toy(task, tmp_path)
 
 
 def test_without_class_names_the_hubs_order_holds_and_shards_are_joined(tmp_path):
@@ -64,7 +64,7 @@ def test_without_class_names_the_hubs_order_holds_and_shards_are_joined(tmp_path
         for shard in range(2):
             half = len(table) // 2
             pq.write_table(table.slice(shard * half, half), tmp_path / "wnli" / f"{split}-{shard:05}-of-00002.parquet")
-    as_toy(task, tmp_path)
+    assert_as_toy(task, tmp_path)
     (tmp_path / "wnli" / "train-00001-of-00002.parquet").unlink()
     with pytest.raises(InputError, match="1 of 2 shards"):
         load_split(task, "train", str(tmp_path))
@@ -107,7 +107,7 @@ def test_the_official_glue_download(task, tmp_path):
                 row["label"] = task.written[task.labels.index(row["label"])]
         name = split.replace("validation", "dev") if task.name != "ax" else "AX"
         write_tsv(tmp_path / task.title / f"{name}.tsv", TSV[task.name][split.startswith("test")], rows)
-    as_toy(task, tmp_path)
+    assert_as_toy(task, tmp_path)
 
 
 def test_tsv_knows_no_quotes_and_no_other_line_ends(tmp_path):
@@ -176,7 +176,7 @@ def test_superglues_official_lines(task, form, tmp_path):
     for split in toy_counts(task.key):
         name = split.replace("validation", "val") if not task.is_diagnostic or ".gz" in form else task.title
         write_jsonl(tmp_path / form.format(title=task.title, split=name), task, split)
-    as_toy(task, tmp_path)
+    assert_as_toy(task, tmp_path)
 
 
 def test_labels_of_test_are_never_read(tmp_path):
