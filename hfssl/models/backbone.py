@@ -97,9 +97,20 @@ class BackboneConfig(PreTrainedConfig):
         return self.image_size
 
 
+def check_name(name: str, value, known: tuple[str, ...]) -> None:
+    """Refuses a setting that is none of the known names, with the nearest of them.
+
+    Raises:
+        BackboneError: it is none.
+    """
+    if value not in known:
+        close = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise BackboneError(f"unknown {name} {value!r}: one of {', '.join(known)}{hint}")
+
+
 def _check_backbone(name: str, stem: str) -> None:
-    if stem not in STEMS:
-        raise BackboneError(f"unknown stem {stem!r}; one of {', '.join(STEMS)}")
+    check_name("stem", stem, STEMS)
     if not isinstance(name, str) or ":" in name or not timm.is_model(name):
         close = difflib.get_close_matches(str(name), timm.list_models(), n=3, cutoff=0.5)
         hint = f"; did you mean {', '.join(map(repr, close))}?" if close else "; timm.list_models() lists the names"

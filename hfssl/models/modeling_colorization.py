@@ -28,6 +28,7 @@ from .backbone import (
     BackboneForImageClassification,
     BackboneModel,
     BackbonePreTrainedModel,
+    check_name,
 )
 from .color import (
     NUM_CELLS,
@@ -97,8 +98,7 @@ class ColorizationConfig(BackboneConfig):
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
         for name, known in (("color_loss", LOSSES), ("chroma_statistic", STATISTICS)):
-            if getattr(self, name) not in known:
-                raise BackboneError(f"unknown {name} {getattr(self, name)!r}; one of {', '.join(known)}")
+            check_name(name, getattr(self, name), known)
         if self.num_channels != 3:
             raise BackboneError(f"num_channels {self.num_channels}: colour has three, of which the encoder sees one")
         for name in ("hypercolumn_dim", "color_bins"):

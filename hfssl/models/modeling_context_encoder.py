@@ -32,6 +32,7 @@ from .backbone import (
     BackboneForImageClassification,
     BackboneModel,
     BackbonePreTrainedModel,
+    check_name,
 )
 
 MASKS = ("center", "block", "free")
@@ -87,8 +88,7 @@ class ContextEncoderConfig(BackboneConfig):
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
         for name, known in (("mask", MASKS), ("bottleneck", BOTTLENECKS)):
-            if getattr(self, name) not in known:
-                raise BackboneError(f"unknown {name} {getattr(self, name)!r}; one of {', '.join(known)}")
+            check_name(name, getattr(self, name), known)
         if self.num_channels != 3:
             raise BackboneError(f"num_channels {self.num_channels}: the context encoder paints in three")
         for name in ("bottleneck_dim", "decoder_dim", "discriminator_dim"):

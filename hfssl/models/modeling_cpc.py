@@ -12,7 +12,6 @@ What is used afterwards is the encoder's `pooler_output`.
 
 from __future__ import annotations
 
-import difflib
 import math
 import warnings
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from .backbone import (
     BackboneForImageClassification,
     BackboneModel,
     BackbonePreTrainedModel,
+    check_name,
     create_backbone,
 )
 from .contrastive import cpc_loss_in_batch, gather_batch
@@ -115,7 +115,7 @@ class CPCConfig(BackboneConfig):
             ("negatives", NEGATIVES),
             ("representation", REPRESENTATIONS),
         ):
-            _check_name(name, getattr(self, name), known)
+            check_name(name, getattr(self, name), known)
         if self.logit_temperature <= 0:
             raise BackboneError(f"logit_temperature must be positive, not {self.logit_temperature}")
         if self.patch_size is None:
@@ -155,13 +155,6 @@ class CPCConfig(BackboneConfig):
     @property
     def backbone_size(self) -> int:
         return self.patch_size if self.objective == "image" else self.image_size
-
-
-def _check_name(name: str, value, known: tuple[str, ...]) -> None:
-    if value not in known:
-        close = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise BackboneError(f"unknown {name} {value!r}: one of {', '.join(known)}{hint}")
 
 
 class CPCModel(BackboneModel):

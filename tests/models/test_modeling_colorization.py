@@ -292,7 +292,7 @@ def test_a_panorama_is_no_larger_than_four_images_in_a_row():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"color_loss": "l1"}, "unknown color_loss 'l1'; one of hist_hc, l2_ab, ce313"),
+        ({"color_loss": "l1"}, "unknown color_loss 'l1': one of hist_hc, l2_ab, ce313"),
         ({"num_channels": 1}, "colour has three"),
         ({"color_window": 4}, "color_window must be odd"),
         ({"hypercolumn_levels": [9]}, r"hypercolumn_levels \[9\]: resnet10t has 0 to 4"),

@@ -224,7 +224,7 @@ def test_the_two_learning_rates():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"mask": "round"}, "unknown mask 'round'; one of center, block, free"),
+        ({"mask": "round"}, "unknown mask 'round': one of center, block, free"),
         ({"bottleneck": "tight"}, "unknown bottleneck"),
         ({"image_size": 40}, "image_size must be a multiple of the backbone's strides, 40 is none"),
         (
