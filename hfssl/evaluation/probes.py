@@ -135,16 +135,14 @@ def probe(
     encoder = as_encoder(model, image_size)
     num_classes = check_probe(encoder, train, tests, labels_per_class, knn_k, layers)
     _say_if_enlarged(encoder, train)
-    before, result = weights_hash(encoder.module), ProbeResult()
+    before, result, tried = weights_hash(encoder.module), ProbeResult(), range(first_seed, first_seed + seeds)
     linear, classify = LINEAR[protocol]
     classifiers = {"kNN": functools.partial(knn_probe, ks=knn_k or K_GRID), linear: classify}
     options = {"batch_size": batch_size, "device": device}
     extracted = []  # of all encoders before any is classified: no process waits for the first one in between
     for one in [encoder, *(default_anchors(encoder, train) if anchors is None else anchors)]:
         features = {
-            name: extract_layers(one, images, progress=progress, **options)
-            if layers and one.encode_layers
-            else {"pooled": extract_features(one, images, progress=progress, **options)}
+            name: _extract(one, images, layers, progress=progress, **options)
             for name, images in {"train": train, **tests}.items()
         }
         result.geometry[one.name] = _geometry(one, next(iter(tests.values())), features[next(iter(tests))], options)
@@ -158,15 +156,7 @@ def probe(
             amounts = ("all", *labels_per_class, *label_fractions) if layer == "pooled" else ("all",)
             for amount in amounts:
                 rows, guesses = _probe_features(
-                    bank,
-                    train.labels,
-                    views,
-                    tests,
-                    amount,
-                    range(first_seed, first_seed + seeds),
-                    classifiers,
-                    num_classes,
-                    device,
+                    bank, train.labels, views, tests, amount, tried, classifiers, num_classes, device
                 )
                 result.rows += [ProbeRow(encoder=one.name, layer=layer, **row) for row in rows]
                 if one is encoder and layer == "pooled" and amount == "all":
@@ -175,6 +165,13 @@ def probe(
     if result.weights != before:
         raise RuntimeError(f"the weights of {encoder.name} changed while they were probed")
     return result
+
+
+def _extract(encoder: Encoder, images, layers: bool, **options) -> dict[str, torch.Tensor]:
+    """The pooled features (N, D) of all images or, where it has them, those after each layer."""
+    if layers and encoder.encode_layers:
+        return extract_layers(encoder, images, **options)
+    return {"pooled": extract_features(encoder, images, **options)}
 
 
 def check_probe(
