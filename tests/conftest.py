@@ -14,6 +14,10 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+# A backbone that is built and run in milliseconds.
+TINY_RESNET = {
+    "backbone": "resnet10t", "backbone_kwargs": {"channels": [8, 8, 16, 16], "stem_width": 8}, "image_size": 32,
+}  # fmt: skip
 TINY_GPT = {"n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 32}
 
 

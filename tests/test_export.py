@@ -12,9 +12,9 @@ from hfssl.evaluation.encoders import load_encoder
 from hfssl.evaluation.features import extract_features
 from hfssl.export import export_encoder
 from hfssl.models import CPCConfig, CPCForPreTraining, SimCLRConfig, SimCLRForPreTraining
+from tests.conftest import TINY_RESNET
 from tests.without_hfssl import REFUSE_HFSSL
 
-RESNET = {"backbone": "resnet10t", "backbone_kwargs": {"channels": [8, 8, 16, 16], "stem_width": 8}, "image_size": 32}
 VIT = {
     "backbone": "vit_tiny_patch16_224", "backbone_kwargs": {"depth": 2, "embed_dim": 24, "num_heads": 3},
     "image_size": 32, "image_mean": [0.4] * 3, "image_std": [0.2] * 3,
@@ -52,7 +52,7 @@ def saved(folder, config, model=SimCLRForPreTraining):
 
 def test_the_same_features_by_timm_and_transformers_without_hfssl(tmp_path):
     pixels, expected = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1)), {}
-    for name, settings in {"resnet": RESNET, "vit": VIT}.items():
+    for name, settings in {"resnet": TINY_RESNET, "vit": VIT}.items():
         model = saved(tmp_path / f"{name}-hfssl", SimCLRConfig(**settings))
         export_encoder(str(tmp_path / f"{name}-hfssl"), "timm", tmp_path / name)
         assert {path.name for path in (tmp_path / name).iterdir()} == {"config.json", "model.safetensors", "README.md"}
@@ -69,10 +69,10 @@ def test_the_same_features_by_timm_and_transformers_without_hfssl(tmp_path):
 
 
 def test_what_timm_cannot_build_by_name_is_refused_and_nothing_is_left(tmp_path):
-    saved(tmp_path / "cifar", SimCLRConfig(**RESNET, stem="cifar"))
+    saved(tmp_path / "cifar", SimCLRConfig(**TINY_RESNET, stem="cifar"))
     with pytest.raises(InputError, match="no name for a resnet10t with the stem 'cifar'"):
         export_encoder(str(tmp_path / "cifar"), "timm", tmp_path / "out")
-    cpc = CPCConfig(**RESNET | {"image_size": 64}, patch_size=32, patch_stride=16, prediction_steps=1)
+    cpc = CPCConfig(**TINY_RESNET | {"image_size": 64}, patch_size=32, patch_stride=16, prediction_steps=1)
     saved(tmp_path / "cpc", cpc, CPCForPreTraining)
     with pytest.raises(InputError, match=r"cannot build|alone would give other features"):
         export_encoder(str(tmp_path / "cpc"), "timm", tmp_path / "out")

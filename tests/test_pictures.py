@@ -17,8 +17,7 @@ from hfssl.models import (
     ContextEncoderForPreTraining,
 )
 from hfssl.models.color import rgb_to_lab
-
-SMALL = {"backbone": "resnet10t", "backbone_kwargs": {"channels": [8, 8, 16, 16], "stem_width": 8}, "image_size": 32}
+from tests.conftest import TINY_RESNET
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +25,10 @@ def folder(tmp_path_factory):
     """Two models and some pictures."""
     folder = tmp_path_factory.mktemp("pictures")
     torch.manual_seed(0)
-    settings = SMALL | {"hypercolumn_dim": 8, "color_loss": "l2_ab"}
+    settings = TINY_RESNET | {"hypercolumn_dim": 8, "color_loss": "l2_ab"}
     ColorizationForPreTraining(ColorizationConfig(**settings)).save_pretrained(folder / "color")
     ColorizationModel(ColorizationConfig(**settings)).save_pretrained(folder / "encoder")
-    settings = SMALL | {"overlap": 2, "decoder_dim": 8, "discriminator_dim": 8}
+    settings = TINY_RESNET | {"overlap": 2, "decoder_dim": 8, "discriminator_dim": 8}
     ContextEncoderForPreTraining(ContextEncoderConfig(**settings)).save_pretrained(folder / "paint")
     random = np.random.default_rng(0)
     for name, size in (("wide.png", (40, 64, 3)), ("tall.jpg", (50, 36, 3))):

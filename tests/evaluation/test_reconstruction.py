@@ -27,8 +27,7 @@ from hfssl.models import (
     ContextEncoderForPreTraining,
 )
 from hfssl.models.color import lab_to_rgb, rgb_to_lab
-
-SMALL = {"backbone": "resnet10t", "backbone_kwargs": {"channels": [8, 8, 16, 16], "stem_width": 8}, "image_size": 32}
+from tests.conftest import TINY_RESNET
 
 
 def colourful(count=3, size=32):
@@ -79,13 +78,13 @@ def test_fillings_leave_what_is_seen():
 
 def test_models_beside_their_baselines(tmp_path):
     torch.manual_seed(0)
-    color = ColorizationForPreTraining(ColorizationConfig(**SMALL, hypercolumn_dim=8, color_loss="l2_ab")).eval()
+    color = ColorizationForPreTraining(ColorizationConfig(**TINY_RESNET, hypercolumn_dim=8, color_loss="l2_ab")).eval()
     images = colourful()
     found = evaluate_painter(color, images)
     assert found["psnr"] == pytest.approx(psnr(color.colorize(images).rgb, images).mean().item())
     assert found["grey_rmse_ab"] == pytest.approx(rmse_ab(grey_of(images), images).mean().item())
     assert set(found) == {"rmse_ab", "psnr", "grey_rmse_ab", "grey_psnr", "mean_chroma", "true_mean_chroma"}
-    settings = SMALL | {"overlap": 2, "decoder_dim": 8, "discriminator_dim": 8}
+    settings = TINY_RESNET | {"overlap": 2, "decoder_dim": 8, "discriminator_dim": 8}
     paint = ContextEncoderForPreTraining(ContextEncoderConfig(**settings)).eval()
     found = evaluate_painter(paint, images, biharmonic=True)
     assert {"psnr", "mean_fill_psnr", "biharmonic_psnr", "sharpness", "true_sharpness"} <= set(found)

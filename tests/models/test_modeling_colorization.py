@@ -18,9 +18,9 @@ from hfssl.models.modeling_colorization import (
     lightness_of,
     read_points,
 )
+from tests.conftest import TINY_RESNET
 
-SMALL = {
-    "backbone": "resnet10t", "backbone_kwargs": {"channels": [8, 8, 16, 16], "stem_width": 8}, "image_size": 32,
+SMALL = TINY_RESNET | {
     "hypercolumn_dim": 16, "color_bins": 8,
 }  # fmt: skip
 

@@ -14,9 +14,9 @@ from hfssl.models.modeling_context_encoder import (
     verdict,
     widened,
 )
+from tests.conftest import TINY_RESNET
 
-SMALL = {
-    "backbone": "resnet10t", "backbone_kwargs": {"channels": [8, 8, 16, 16], "stem_width": 8}, "image_size": 32,
+SMALL = TINY_RESNET | {
     "overlap": 2, "decoder_dim": 16, "discriminator_dim": 8, "bottleneck_dim": 12,
 }  # fmt: skip
 

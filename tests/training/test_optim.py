@@ -15,6 +15,7 @@ from hfssl.models import ContextEncoderConfig, ContextEncoderForPreTraining
 from hfssl.models.modeling_simclr import SimCLRConfig, SimCLRForPreTraining
 from hfssl.training import PretrainingArguments, PretrainingTrainer, run
 from hfssl.training.optim import build_optimizer, parse_options, scale_learning_rates, schedule_options
+from tests.conftest import TINY_RESNET
 from tests.training.test_run import KillAt, assert_equal_runs, tiny_gpt, trainer_for
 
 SMALL = {"vocab_size": 24, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -210,10 +211,7 @@ def test_another_optimizer_is_another_run(tmp_path):
 
 def test_two_players_have_their_own_learning_rates(tmp_path):
     """The groups of the discriminator go at a tenth, through warm-up and decay, with their own weight decay."""
-    config = ContextEncoderConfig(
-        backbone="resnet10t", backbone_kwargs={"channels": [8, 8, 16, 16], "stem_width": 8}, image_size=32, overlap=1,
-        decoder_dim=16, discriminator_dim=8,
-    )  # fmt: skip
+    config = ContextEncoderConfig(**TINY_RESNET, overlap=1, decoder_dim=16, discriminator_dim=8)
     model = ContextEncoderForPreTraining(config)
     args = arguments(tmp_path, learning_rate=2e-3, weight_decay=0.1, max_steps=10, warmup_steps=2, adam_beta1=0.5)
     trainer = PretrainingTrainer(model, args, [{"pixel_values": torch.zeros(3, 32, 32)}] * 8)
@@ -254,9 +252,8 @@ def test_both_players_go_on_to_the_bit(tmp_path, parts):
     def trained(out, steps):
         torch.manual_seed(0)
         config = ContextEncoderConfig(
-            backbone="resnet10t", backbone_kwargs={"channels": [8, 8, 16, 16], "stem_width": 8}, image_size=32,
-            overlap=1, decoder_dim=16, discriminator_dim=8, adversarial_weight=0.5,
-        )  # fmt: skip
+            **TINY_RESNET, overlap=1, decoder_dim=16, discriminator_dim=8, adversarial_weight=0.5
+        )
         settings = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": parts, "save_steps": 3,
                     "max_grad_norm": 0.0, "logging_steps": 1, "adam_beta1": 0.5, "learning_rate": 2e-3}  # fmt: skip
         args = arguments(out, max_steps=6, lr_scheduler_type="constant", disable_tqdm=True, **settings)
