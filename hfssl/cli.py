@@ -242,7 +242,7 @@ def list_all() -> None:
     """List the methods, recipes, tasks and builtin data."""
     from hfssl.data.builtin import BUILTIN_FRAMES, BUILTIN_IMAGES, BUILTIN_TEXTS
     from hfssl.data.toyglue import BUILTIN_TASKS
-    from hfssl.programs import evaluations, programs_root, recipe_configs, recipes, summary
+    from hfssl.programs import evaluations, programs_root, recipe_configs, recipes, studies, summary
 
     print("methods (hfssl pretrain NAME --config RECIPE)")
     for name, path in recipes().items():
@@ -253,6 +253,9 @@ def list_all() -> None:
     print("tasks (hfssl NAME MODEL)")
     for name, path in evaluations().items():
         print(f"  {name:18} {summary(path)}")
+    print("studies (python eval/FILE --config YAML)")
+    for path in studies():
+        print(f"  {path.name:24} {summary(path)}")
     print("builtin data")
     for name, text in (BUILTIN_TEXTS | BUILTIN_IMAGES | BUILTIN_FRAMES | BUILTIN_TASKS).items():
         print(f"  builtin:{name:10} {text}")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from hfssl.errors import InputError, one_line
 from hfssl.files import is_missing_folder
@@ -17,6 +18,7 @@ def load_generator(name: str, device: str | torch.device | None = None):
         raise InputError(f"no such folder: {name}")
     if Path(name).expanduser().is_dir():
         name = str(Path(name).expanduser())
+    disable_progress_bar()  # of loading: errors are one line
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True, trust_remote_code=False)

@@ -33,6 +33,11 @@ def evaluations() -> dict[str, Path]:
     return {path.stem.removeprefix("run_"): path for path in sorted((programs_root() / "eval").glob("run_*.py"))}
 
 
+def studies() -> list[Path]:
+    """The programs that train many models and compare them, such as eval/compare_objectives.py."""
+    return sorted((programs_root() / "eval").glob("compare_*.py"))
+
+
 def summary(path: Path) -> str:
     """The first line of a program's docstring."""
     return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]

@@ -5,7 +5,10 @@ import pytest
 
 import hfssl
 from hfssl import programs
+from hfssl.cli import app
 from hfssl.errors import InputError
+
+COMMANDS = app.registered_commands
 
 
 def test_help_imports_nothing_heavy(run_command):
@@ -51,8 +54,11 @@ def test_version_and_env_and_ls(run_command, hfssl_command):
         "recipes/smoke/gpt.yaml",
         "GPT: left-to-right language modelling",
         "probe",
+        "compare_objectives.py",
     ):
         assert word in listed
+    tasks = listed.partition("tasks (hfssl NAME MODEL)\n")[2].partition("studies")[0].splitlines()
+    assert {line.split()[0] for line in tasks} <= {command.name or command.callback.__name__ for command in COMMANDS}
 
 
 @pytest.mark.parametrize(

@@ -218,9 +218,11 @@ def _checked(source: str) -> str:
 
 def _auto_model(source: str, trust_remote_code: bool, allow_partial: bool) -> nn.Module:
     from transformers import AutoModel
+    from transformers.utils.logging import disable_progress_bar
 
     import hfssl.models  # noqa: F401  registers our classes, so that they need no remote code
 
+    disable_progress_bar()  # of loading: errors are one line
     try:
         model, report = AutoModel.from_pretrained(
             source,

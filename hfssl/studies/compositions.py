@@ -170,7 +170,7 @@ class Study:
         return json.loads(json.dumps({**settings, **training, "model": model, **data}, default=str))
 
 
-def run_compositions(
+def compare_compositions(
     config: PreTrainedConfig, images: ImageArguments, settings: CompositionArguments, args: PretrainingArguments
 ) -> dict[str, Any]:
     """Trains and probes what is missing of the matrix, and writes it into `args.output_dir`: compositions.json, a

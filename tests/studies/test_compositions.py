@@ -14,7 +14,7 @@ from hfssl.programs import program
 from hfssl.studies import compositions
 from hfssl.studies.compositions import TRANSFORMATIONS, CompositionArguments, Study
 
-SMOKE = ["--config", "eval/compositions_smoke.yaml", "--transformations", "crop", "color", "--max_steps", "2"]
+SMOKE = ["--config", "eval/compare_compositions_smoke.yaml", "--transformations", "crop", "color", "--max_steps", "2"]
 
 
 def study_of(first_crop):
@@ -50,7 +50,7 @@ def test_one_branch_is_transformed_and_the_other_is_not(first_crop):
 
 
 def test_a_study_writes_its_matrix_and_goes_on_with_what_is_missing(tmp_path, monkeypatch, capsys):
-    main = runpy.run_path(str(program("eval/run_compositions.py")))["main"].__wrapped__
+    main = runpy.run_path(str(program("eval/compare_compositions.py")))["main"].__wrapped__
     executed = []
     execute = Study.execute
     monkeypatch.setattr(Study, "execute", lambda self, name, job: executed.append(name) or execute(self, name, job))
@@ -82,7 +82,7 @@ def test_a_study_writes_its_matrix_and_goes_on_with_what_is_missing(tmp_path, mo
 
 def test_a_cell_that_was_trained_and_not_probed_is_probed_by_the_next_run(tmp_path, monkeypatch):
     """A kill after the training: the model in the folder is probed, not a fresh one, and nothing is trained again."""
-    main = runpy.run_path(str(program("eval/run_compositions.py")))["main"].__wrapped__
+    main = runpy.run_path(str(program("eval/compare_compositions.py")))["main"].__wrapped__
     flags = [*SMOKE, "--transformations", "crop", "--output_dir", str(tmp_path)]
     real, probed = Study._probe, []
 
@@ -135,7 +135,7 @@ def test_the_mean_over_seeds_and_their_spread(monkeypatch, tmp_path):
     monkeypatch.setattr(Study, "execute", execute)
     args = SimpleNamespace(output_dir=str(tmp_path), seed=1, identity=lambda: {"seed": 1})
     settings = CompositionArguments(transformations=["blur"], seeds=2)
-    record = compositions.run_compositions(SimCLRConfig(), ImageArguments(), settings, args)
+    record = compositions.compare_compositions(SimCLRConfig(), ImageArguments(), settings, args)
     assert record["seeds"] == [1, 2]
     assert record["linear"]["matrix"][0][0] == pytest.approx(65.0)
     assert record["linear"]["spread"][0][0] == pytest.approx(7.0710678)

@@ -1,6 +1,6 @@
 """Which pairs of augmentations teach SimCLR something: the matrix of Chen et al. 2020, figure 5.
 
-    python eval/run_compositions.py --config eval/compositions_smoke.yaml --output_dir out/compositions
+    python eval/compare_compositions.py --config eval/compare_compositions_smoke.yaml --output_dir out/compositions
 
 One training and two probes a cell; each transformation alone on the diagonal. The settings of the trainings are those
 of recipes/pretrain_simclr.py. The same command goes on where it was stopped, and started several times (one GPU each)
@@ -13,7 +13,7 @@ from hfssl.config import parse_config
 from hfssl.data.images import ImageArguments
 from hfssl.errors import exits_on_bad_input
 from hfssl.models import SimCLRConfig
-from hfssl.studies.compositions import CompositionArguments, run_compositions
+from hfssl.studies.compositions import CompositionArguments, compare_compositions
 from hfssl.training import PretrainingArguments
 
 
@@ -26,7 +26,7 @@ def main(argv=None):
         model=SimCLRConfig,
         argv=argv,
     )
-    return run_compositions(config, images, settings, args)
+    return compare_compositions(config, images, settings, args)
 
 
 if __name__ == "__main__":
