@@ -9,13 +9,16 @@ import pytest
 import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
+from PIL import Image
 from safetensors.torch import load_file
+from torchvision.transforms.functional import to_pil_image
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForPreTraining, AutoTokenizer, set_seed
 
 from hfssl.config import build_model
 from hfssl.data.images import load_images
 from hfssl.evaluation.encoders import load_encoder
 from hfssl.evaluation.features import extract_features
+from hfssl.pictures import colorize_files, inpaint_files
 from hfssl.programs import program, recipe_configs, recipes
 
 ROOT = program("")
@@ -123,6 +126,27 @@ def test_smoke_cpc(tmp_path, name):
     assert features.shape == (8, 128) and features.std(0).max() > 0
     card = (tmp_path / "out" / "README.md").read_text()
     assert "1807.03748" in card and ("min_gap: 1" in card) == (name == "cpc_frames")
+
+
+@pytest.mark.parametrize(
+    ("name", "paint", "paper"),
+    [("colorization", colorize_files, "1603.06668"), ("context_encoder", inpaint_files, "1604.07379")],
+)
+def test_smoke_painters(tmp_path, name, paint, paper):
+    """What a recipe leaves paints a photograph and gives features."""
+    main = runpy.run_path(str(recipes()[name]))["main"]
+    argv = ["--config", str(ROOT / f"recipes/smoke/{name}.yaml"), "--output_dir", str(tmp_path / "out")]
+    argv += ["--max_steps", "4", "--per_device_train_batch_size", "8", "--save_strategy", "no", "--logging_steps", "1"]
+    main(argv)
+    photo = to_pil_image(load_images("builtin:photos")[0]["image"])
+    photo.save(tmp_path / "photo.png")
+    rest = ("center",) if name == "context_encoder" else ()
+    paint(str(tmp_path / "out"), [str(tmp_path / "photo.png")], *rest, str(tmp_path / "painted"))
+    painted = Image.open(tmp_path / "painted" / "photo.png")
+    assert painted.size == photo.size and painted.tobytes() != photo.tobytes()
+    features = extract_features(load_encoder(tmp_path / "out"), load_images("builtin:photos").subset(range(8)))
+    assert len(features) == 8 and features.std(0).max() > 0
+    assert paper in (tmp_path / "out" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
