@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -137,6 +137,12 @@ class Augmentation:
         self._flips = names[:2] == ["crop", "flip"]
         self._operations = [OPERATIONS[name] for name in names[self._crops + self._flips :]]
         self.draws = sum(OPERATIONS[name].draws for name in names)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide the views, by name: those that one of the operations reads."""
+        read = [name for operation in self.settings.augmentations for name in OPERATIONS[operation].settings]
+        return {name: getattr(self.settings, name) for name in dict.fromkeys(["augmentations", *read])}
 
     def __call__(
         self,
@@ -274,11 +280,13 @@ class Operation(NamedTuple):
     draws: a number.
     parameters: draws (B, draws) on the CPU and the `Augmentation` -> tensors (B, ...) on the CPU.
     apply: float views (B, 3, S, S) in [0, 1], ours to write to, and the parameters -> views.
+    settings: the fields of `AugmentationArguments` that it reads.
     """
 
     draws: int
     parameters: Callable[[torch.Tensor, Augmentation], tuple]
     apply: Callable[..., torch.Tensor]
+    settings: tuple[str, ...] = ()
 
 
 def _where(
@@ -391,16 +399,26 @@ def _edges(views, chosen):
 
 
 OPERATIONS: dict[str, Operation] = {
-    "crop": Operation(CROP_DRAWS, _crop_parameters, _crop_again),  # the first one is taken from the images themselves
-    "flip": Operation(1, lambda draws, a: (_share(draws, a.settings.flip_probability),), _flip),
-    "color_jitter": Operation(6, _jitter_parameters, _jitter),
-    "grayscale": Operation(1, lambda draws, a: (_share(draws, a.settings.grayscale_probability),), _grayscale),
-    "blur": Operation(2, _blur_parameters, _blur),
-    "solarize": Operation(1, _solarize_parameters, _solarize),
-    "noise": Operation(2, _noise_parameters, image_ops.noise),
-    "rotation": Operation(1, lambda draws, a: (_spread(draws[:, 0], a.settings.rotation_degrees),), image_ops.rotate),
+    # The first crop is taken from the images themselves.
+    "crop": Operation(CROP_DRAWS, _crop_parameters, _crop_again, ("min_crop", "max_crop")),
+    "flip": Operation(1, lambda draws, a: (_share(draws, a.settings.flip_probability),), _flip, ("flip_probability",)),
+    "color_jitter": Operation(6, _jitter_parameters, _jitter, ("color_strength", "color_probability", "brightness")),
+    "grayscale": Operation(
+        1, lambda draws, a: (_share(draws, a.settings.grayscale_probability),), _grayscale, ("grayscale_probability",)
+    ),
+    "blur": Operation(2, _blur_parameters, _blur, ("blur_probability",)),
+    "solarize": Operation(1, _solarize_parameters, _solarize, ("solarize_probability", "solarize_threshold")),
+    "noise": Operation(2, _noise_parameters, image_ops.noise, ("noise_deviation",)),
+    "rotation": Operation(
+        1,
+        lambda draws, a: (_spread(draws[:, 0], a.settings.rotation_degrees),),
+        image_ops.rotate,
+        ("rotation_degrees",),
+    ),
     "quarter_turns": Operation(1, lambda draws, a: ((draws[:, 0] * 4).long(),), image_ops.quarter_turns),
-    "translation": Operation(2, _translation_parameters, image_ops.translate),
-    "cutout": Operation(2, _cutout_parameters, _cutout),
-    "edges": Operation(1, lambda draws, a: (_share(draws, a.settings.edges_probability),), _edges),
+    "translation": Operation(2, _translation_parameters, image_ops.translate, ("translation_fraction",)),
+    "cutout": Operation(2, _cutout_parameters, _cutout, ("cutout_fraction",)),
+    "edges": Operation(
+        1, lambda draws, a: (_share(draws, a.settings.edges_probability),), _edges, ("edges_probability",)
+    ),
 }

@@ -54,7 +54,7 @@ class TwoViewCollator:
     @property
     def identity(self) -> dict[str, Any]:
         """The settings that decide the views, as plain values."""
-        settings = [vars(augmentation.settings) for augmentation in self.augmentations]
+        settings = [augmentation.identity for augmentation in self.augmentations]
         if any(each != settings[0] for each in settings) or self.shared_draws:
             settings = {f"view {number}": each for number, each in enumerate(settings, 1)}
             return settings | {"seed": self.seed, "shared_draws": self.shared_draws}
@@ -123,7 +123,7 @@ class MultiCropCollator(TwoViewCollator):
 
     @property
     def identity(self) -> dict[str, Any]:
-        small = vars(self.small[0].settings) | {"views": len(self.small), "size": self.small[0].image_size}
+        small = self.small[0].identity | {"views": len(self.small), "size": self.small[0].image_size}
         return super().identity | {"small": small}
 
     def views(self, images: Any, indices: np.ndarray, epochs: np.ndarray) -> dict[str, torch.Tensor]:

@@ -150,7 +150,7 @@ class FramePairCollator:
     @property
     def identity(self) -> dict[str, Any]:
         """The settings that decide the pairs, as plain values."""
-        return vars(self.augmentation.settings) | {"seed": self.seed, "min_gap": self.min_gap, "max_gap": self.max_gap}
+        return self.augmentation.identity | {"seed": self.seed, "min_gap": self.min_gap, "max_gap": self.max_gap}
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         indices = np.array([item["index"] for item in items])

@@ -136,6 +136,8 @@ class PretrainingArguments(TrainingArguments):
     def identity(self) -> dict:
         """The settings that make this run what it is, as plain values; some only where they are used."""
         found = {name: _plain(getattr(self, name)) for name in IDENTITY}
+        if self.max_steps > 0:
+            del found["num_train_epochs"]
         if self.learning_rate_scaling != "none":
             found["learning_rate_scaling"] = self.learning_rate_scaling
             found["scaled_learning_rate"] = self.scaled_learning_rate  # which the number of processes decides, too

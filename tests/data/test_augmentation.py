@@ -64,6 +64,25 @@ def test_every_operation_by_name(name):
     assert not torch.allclose(one, fit(images, 24))
 
 
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_augmentation_is_what_its_operations_read(name):
+    """Each setting changes the views of the operations that list it, and of no other."""
+    others = {field: 0.3 for field in vars(AugmentationArguments()) if field not in ("augmentations", "brightness")}
+    others |= {"min_crop": 0.5, "max_crop": 0.6, "brightness": "add", "color_strength": 1.0, "rotation_degrees": 90.0}
+    images = (pictures(64, 30) * 255).to(torch.uint8)
+    draws = torch.rand(64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def views(**settings):
+        augmentation = Augmentation(24, augmentations=[name], **settings)
+        return augmentation(images, draws=draws[:, : augmentation.draws]), augmentation.identity
+
+    plain, identity = views()
+    for setting, value in others.items():
+        changed, other = views(**{setting: value})
+        assert changed.equal(plain) == (setting not in OPERATIONS[name].settings), setting
+        assert (other == identity) == (setting not in OPERATIONS[name].settings), setting
+
+
 @pytest.mark.parametrize("size", [24, 33, 70])
 def test_a_sample_s_view_does_not_depend_on_its_batch(size):
     augmentation = Augmentation(size, augmentations=list(OPERATIONS))
