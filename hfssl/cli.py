@@ -237,6 +237,24 @@ def leaderboard(
         console.print(board_table(board, console.width))
 
 
+@app.command()
+def push(
+    source: Annotated[str, typer.Argument(help="A model, tokenizer, corpus, results, page, parquet or metric:NAME.")],
+    repo: Annotated[str, typer.Argument(help="The repository on the Hub, USER/NAME.")],
+    private: Annotated[bool, typer.Option(help="Make a new repository private.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "--dry_run", help="Show what would be sent.")] = False,
+    pr: Annotated[bool, typer.Option(help="Open a pull request instead of a commit on main.")] = False,
+) -> None:
+    """Push to the Hub in one commit: hfssl push out/simclr me/simclr."""
+    from hfssl.hub.push import plan_push, push_table, send
+
+    upload = plan_push(source, repo)
+    if dry_run:
+        print(push_table(upload))
+    else:
+        print(send(upload, private, pr))
+
+
 @app.command("ls")
 def list_all() -> None:
     """List the methods, recipes, tasks and builtin data."""

@@ -40,7 +40,8 @@ def parse_config(
         argv: the arguments, by default those of the process.
 
     Returns:
-        The model config (if `model` is given), then one instance for each dataclass.
+        The model config (if `model` is given), then one instance for each dataclass. An instance that has an attribute
+        `given` gets there what the file and the command line set, as one mapping that is a YAML file for the program.
 
     Raises:
         InputError: on an unknown key or flag (with the nearest valid one), a value of the wrong type, or a bad file.
@@ -60,13 +61,26 @@ def parse_config(
         if key not in known:
             raise InputError(f"{path}: unknown key {key!r}{nearest(key, [*known, 'model'] if model else known)}")
     _set_nulls(parser, dataclass_types, [key for key, value in values.items() if value is None], path)
-    namespace, unknown = parser.parse_known_args([*_as_flags(values), *argv])
+    flags = [*_as_flags(values), *argv]
+    namespace, unknown = parser.parse_known_args(flags)
     if unknown:
         raise InputError(f"unknown argument {unknown[0]!r}{nearest(unknown[0].lstrip('-').replace('-', '_'), known)}")
+    model_values = model_values | model_flags
+    instances = _build(dataclass_types, namespace)
+    for instance in instances:
+        if hasattr(instance, "given"):
+            instance.given = _given(flags, namespace, values) | ({"model": model_values} if model_values else {})
     if model is None:
-        return tuple(_build(dataclass_types, namespace))
-    config = build_model_config(model, model_values | model_flags, fixed or {}, path)
-    return config, *_build(dataclass_types, namespace)
+        return tuple(instances)
+    return build_model_config(model, model_values, fixed or {}, path), *instances
+
+
+def _given(flags: Sequence[str], namespace, values: dict[str, Any]) -> dict[str, Any]:
+    """What the file and the command line set, as a YAML file would hold it."""
+    named = [flag[2:].partition("=")[0].replace("-", "_") for flag in flags if flag.startswith("--")]
+    named = [*values, *named, *(name.removeprefix("no_") for name in named)]  # --no_NAME is NAME: false
+    found = {name: getattr(namespace, name) for name in named if hasattr(namespace, name)}
+    return {name: getattr(value, "value", value) for name, value in found.items()}
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

@@ -2,10 +2,12 @@ import json
 from dataclasses import dataclass, field
 
 import pytest
+import yaml
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig
 
 from hfssl.config import build_model, parse_config, read_yaml
 from hfssl.errors import InputError
+from hfssl.models import SimCLRConfig
 from hfssl.training import PretrainingArguments
 
 
@@ -133,3 +135,17 @@ def test_identity_is_plain_json():
     identity = PretrainingArguments(output_dir="x").identity()
     assert json.loads(json.dumps(identity)) == identity
     assert identity["seed"] == 42
+
+
+def test_what_was_given_is_a_yaml_file_for_the_same_run(tmp_path):
+    (tmp_path / "a.yaml").write_text("learning_rate: 1e-3\nlr_scheduler_kwargs: null\nmodel: {image_size: 16}\n")
+    flags = ["--output-dir", "x", "--max_steps=7", "--optim=muon", "--no_average_tokens_across_devices"]
+    flags = ["--config", str(tmp_path / "a.yaml"), *flags, "--model.stem=cifar"]
+    first, args = parse_config(PretrainingArguments, model=SimCLRConfig, argv=flags)
+    assert args.given == {
+        "learning_rate": 1e-3, "lr_scheduler_kwargs": None, "output_dir": "x", "max_steps": 7, "optim": "muon",
+        "average_tokens_across_devices": False, "model": {"image_size": 16, "stem": "cifar"},
+    }  # fmt: skip
+    (tmp_path / "b.yaml").write_text(yaml.safe_dump(args.given))
+    second, again = parse_config(PretrainingArguments, model=SimCLRConfig, argv=["--config", str(tmp_path / "b.yaml")])
+    assert again.identity() == args.identity() and second.to_dict() == first.to_dict()

@@ -132,6 +132,10 @@ class Corpus:
             count += len(ends)
         return 1 - len(seen) / max(1, count)
 
+    def shards(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Each shard's tokens and where its documents end, memory-mapped."""
+        return zip(self._tokens, self._ends, strict=True)
+
     @property
     def tokens_per_byte(self) -> float:
         """Turns a loss a token into a loss a byte, which does not depend on the tokenizer."""

@@ -152,16 +152,20 @@ def load_hub_dataset(name: str, config: str | None, split: str, streaming: bool 
 
 
 def _hub_message(name: str, error: BaseException) -> str:
-    chain, link = [], error
-    while link is not None and len(chain) < 10:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-    kinds = " ".join(type(link).__name__ for link in chain)
-    signs = ("Offline", "ConnectError", "ConnectionError", "Timeout", "gaierror", "ProxyError")
-    offline = any(sign in kinds for sign in signs)
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON") or offline:
+    if is_unreachable(error):
         return f"cannot reach the Hub for dataset {name!r} (offline?): name a local file or folder, or builtin:NAME"
     return f"cannot load the Hub dataset {name!r}: {type(error).__name__}: {one_line(error)[:300]}"
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Whether the Hub was not reached: its client, the HTTP library and the socket each have errors of their own."""
+    chain, link = [], error
+    while link is not None and len(chain) < 10:
+        chain.append(type(link).__name__)
+        link = link.__cause__ or link.__context__
+    signs = ("Offline", "ConnectError", "ConnectionError", "Timeout", "gaierror", "ProxyError")
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
+    return offline or any(sign in name for sign in signs for name in chain)
 
 
 def _whole(args: TextArguments, path: str, is_eval: bool = False) -> Texts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from transformers import TrainingArguments
@@ -101,6 +102,7 @@ class PretrainingArguments(TrainingArguments):
         default=300, metadata={"help": "Step from which a loss that stays at the unigram's is reported; 0: never."}
     )
     overwrite: bool = field(default=False, metadata={"help": "Delete the run in output_dir and start anew."})
+    given: dict[str, Any] = field(default_factory=dict, init=False, repr=False)  # `parse_config` says what it is
 
     def __post_init__(self):
         if self.output_dir is None:

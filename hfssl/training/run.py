@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
+import yaml
 from transformers.utils.logging import disable_progress_bar
 
+import hfssl
 from hfssl.errors import InputError
 from hfssl.files import write_whole
 from hfssl.hub import write_model_card
@@ -24,7 +27,8 @@ from hfssl.training.trainer import PretrainingTrainer
 
 logger = logging.getLogger(__name__)
 
-RUN = "run.json"
+RUN, RECIPE = "run.json", "recipe.yaml"
+_NOT_OF_A_RECIPE = ("output_dir", "overwrite", "push_to_hub", "resume", "allow_data_change", "allow_partial_resume")
 
 
 def run(trainer: PretrainingTrainer) -> dict[str, float]:
@@ -63,6 +67,8 @@ def run(trainer: PretrainingTrainer) -> dict[str, float]:
     try:
         trainer.save_final()
         if args.should_save:
+            if args.given:
+                write_whole(output_dir / RECIPE, _recipe(args))
             write_model_card(output_dir, record)
             write_whole(output_dir / RUN, json.dumps(record, indent=1))
     except OSError as error:
@@ -115,7 +121,8 @@ def difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> st
 
 def _facts(trainer) -> dict[str, Any]:
     """What the card says besides: the data in words, the last samples, the repository if the model is pushed, a digest
-    of the weights in memory, the seconds of training over all parts of the run, and the hardware of the last part.
+    of the weights in memory, the seconds of training over all parts of the run, and the last part's hardware and
+    versions.
     """
     args = trainer.args
     name = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else f"{os.cpu_count()} CPU cores"
@@ -127,7 +134,15 @@ def _facts(trainer) -> dict[str, Any]:
         "weights": None if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled else weights_digest(trainer.model),
         "seconds": round(trainer.seconds, 1),
         "hardware": f"{args.world_size} x {name}",
+        "versions": {module.__name__: module.__version__ for module in (hfssl, torch, transformers)},
     }
+
+
+def _recipe(args) -> str:
+    """What was given to the program, as a YAML file for it; neither where the model goes nor a token."""
+    left_out = {name for name in args.given if name in _NOT_OF_A_RECIPE or name.startswith("hub_")}
+    kept = {name: value for name, value in args.given.items() if name not in left_out}
+    return f"# --config of the program that made this model\n{yaml.safe_dump(kept, sort_keys=False)}"
 
 
 def _prepare(trainer, output_dir: Path, identity: dict[str, Any]) -> dict[str, float] | None:

@@ -1,4 +1,4 @@
-"""What accompanies a model to the Hub: its card."""
+"""What accompanies a model to the Hub: its card, with nothing in it that was not measured or recorded."""
 
 from __future__ import annotations
 
@@ -11,11 +11,17 @@ from typing import Any
 
 from hfssl import __version__
 
-# How a saved model loads, and the paper it follows, by its config's model_type. Vision methods carry their own code.
-LOADERS = {
-    "gpt2": ("AutoModelForCausalLM", "text-generation"),
-    "llama": ("AutoModelForCausalLM", "text-generation"),
-    "bert": ("AutoModelForMaskedLM", "fill-mask"),
+# By a config's model_type. Vision methods carry their own code.
+LOADERS = {"gpt2": "text-generation", "llama": "text-generation", "bert": "fill-mask"}  # with the Hub's task
+_HEADS = {
+    "ForMaskedLM": "AutoModelForMaskedLM",
+    "LMHeadModel": "AutoModelForCausalLM",
+    "ForCausalLM": "AutoModelForCausalLM",
+    "ForSequenceClassification": "AutoModelForSequenceClassification",
+}
+PAINTERS = {
+    "hfssl_colorization": ("model.colorize(images)", "hfssl colorize {name} photo.jpg"),
+    "hfssl_context_encoder": ("model.inpaint(images, mask)", "hfssl inpaint {name} photo.jpg --mask mask.png"),
 }
 PAPERS = {
     "gpt2": "Radford et al. 2019, Language Models are Unsupervised Multitask Learners",
@@ -40,20 +46,46 @@ def loading_code(folder: str | Path, repository: str | None = None) -> str:
 
     A folder is named as seen from the one it lies in: "./gpt", since "gpt" alone would be sought on the Hub.
     """
-    name = repository or f"./{Path(folder).resolve().name}"
-    config = json.loads((Path(folder) / "config.json").read_text())
-    if config["model_type"] in LOADERS:
-        auto_class, _ = LOADERS[config["model_type"]]
+    folder = Path(folder)
+    name = repository or f"./{folder.resolve().name}"
+    if not (folder / "config.json").exists():
+        return (
+            "from transformers import AutoTokenizer\n"
+            f'tokenizer = AutoTokenizer.from_pretrained("{name}")\n'
+            'ids = tokenizer("some text")["input_ids"]'
+        )
+    config = json.loads((folder / "config.json").read_text())
+    model_type, remote = config.get("model_type", ""), "auto_map" in config
+    if model_type in LOADERS or (not remote and "architectures" in config):
+        auto_class = _auto_class(config)
         return (
             f"from transformers import {auto_class}, AutoTokenizer\n"
             f'model = {auto_class}.from_pretrained("{name}")\n'
             f'tokenizer = AutoTokenizer.from_pretrained("{name}")'
+        )
+    if not remote:
+        return f'from transformers import AutoModel\nmodel = AutoModel.from_pretrained("{name}")'
+    if model_type in PAINTERS:
+        verb, command = PAINTERS[model_type]
+        return (
+            "from transformers import AutoModelForPreTraining\n"
+            f'model = AutoModelForPreTraining.from_pretrained("{name}", trust_remote_code=True)  # with {verb}\n'
+            f"# in the shell: {command.format(name=name)}; AutoModel is the encoder alone"
         )
     return (
         "from transformers import AutoModel\n"
         f'model = AutoModel.from_pretrained("{name}", trust_remote_code=True)  # the encoder\n'
         "# to fine-tune: AutoModelForImageClassification.from_pretrained(..., num_labels=10, trust_remote_code=True)"
     )
+
+
+def _auto_class(config: dict[str, Any]) -> str:
+    """The Auto class of the head that was saved."""
+    architecture = (config.get("architectures") or [""])[0]
+    for ending, auto_class in _HEADS.items():
+        if architecture.endswith(ending):
+            return auto_class
+    return "AutoModel"
 
 
 def write_model_card(
@@ -69,16 +101,8 @@ def write_model_card(
         figures: name and value of each figure, with its protocol and anchors in the name; only measured ones.
         notes: limits and remarks, a paragraph each.
     """
-    from huggingface_hub import ModelCard, ModelCardData
-
     folder = Path(folder)
     model_type = json.loads((folder / "config.json").read_text())["model_type"]
-    _, pipeline_tag = LOADERS.get(model_type, ("", "image-feature-extraction"))
-    data = ModelCardData(
-        library_name="transformers",
-        tags=["hfssl", "self-supervised", model_type],
-        pipeline_tag=pipeline_tag,
-    )
     labels = "with" if run.get("collator", {}).get("labels") else "without"
     rows = [(name, value) for name, value in figures]
     rows += [(name, f"{value:.4f}") for name, value in run.get("metrics", {}).items() if name in SHOWN]
@@ -89,7 +113,7 @@ def write_model_card(
         "## Load it",
         f"```python\n{loading_code(folder, run.get('repository'))}\n```",
         "## Data",
-        run.get("dataset") or "not recorded",
+        _data(run),
         "## Training",
         _settings(run),
     ]
@@ -101,8 +125,37 @@ def write_model_card(
         )
         parts += [*heading, textwrap.indent(f"{prompt}|{text}", "    ", lambda line: True)]  # as it is, not as Markdown
     parts += ["## Limits", *(notes or ["Not evaluated beyond the figures above."])]
-    card = ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
-    card.save(folder / "README.md")
+    if model_type in PAPERS:
+        parts += ["## Citation", f"{PAPERS[model_type]}."]
+    (folder / "README.md").write_text(_head(folder) + "\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def minimal_card(folder: str | Path, repository: str) -> str:
+    """The card of a model or tokenizer that has none: how to load it."""
+    name = repository.partition("/")[2]
+    return f"{_head(Path(folder))}# {name}\n\n```python\n{loading_code(folder, repository)}\n```\n"
+
+
+def _head(folder: Path) -> str:
+    from huggingface_hub import ModelCardData
+
+    config = json.loads((folder / "config.json").read_text()) if (folder / "config.json").exists() else {}
+    model_type = config.get("model_type", "")
+    if model_type in LOADERS and not _auto_class(config).endswith("SequenceClassification"):
+        tag, tags = LOADERS[model_type], ["hfssl", "self-supervised", model_type]
+    elif model_type.startswith("hfssl_") and "auto_map" in config:
+        tag, tags = "image-feature-extraction", ["hfssl", "self-supervised", model_type]
+    else:  # a model that was fine-tuned, a tokenizer
+        tag, tags = ("text-classification" if config else None), ["hfssl"]
+    data = ModelCardData(library_name="transformers", tags=tags, pipeline_tag=tag)
+    return f"---\n{data.to_yaml()}\n---\n\n"
+
+
+def _data(run: dict[str, Any]) -> str:
+    """Which data, and its hash; of a file of the user's the name alone."""
+    source = run.get("dataset") or "not recorded"
+    shown = Path(source).name if source.startswith(("/", "~", "..")) else source
+    return f"{shown} (hash {run['data']})" if run.get("data") else shown
 
 
 def _settings(run: dict[str, Any]) -> str:
@@ -111,4 +164,6 @@ def _settings(run: dict[str, Any]) -> str:
     lines = [f"* {name}: {value}" for name, value in settings.items() if value not in (None, 0, 0.0)]
     if "seconds" in run:
         lines.append(f"* time: {run['seconds']:.0f} s on {run.get('hardware', platform.machine())}")
+    if run.get("versions"):
+        lines.append(f"* versions: {', '.join(f'{name} {version}' for name, version in run['versions'].items())}")
     return "\n".join(lines) or "not recorded"

@@ -1,0 +1,378 @@
+"""`hfssl push SOURCE REPO`: one folder, one commit. What it is decides what is sent and to which kind of repository.
+
+First the large files go up one by one, then one commit makes them and the small ones visible together: a push that
+breaks off leaves nothing half-written, and the same command sends only what is missing.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import re
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hfssl.data.sources import is_unreachable
+from hfssl.errors import InputError, one_line
+from hfssl.evaluation.metric_space import write_metric_space
+from hfssl.evaluation.report import loss_curves
+from hfssl.hub.card import loading_code, minimal_card
+from hfssl.hub.datasets import corpus_files, embeddings_card
+from hfssl.hub.scores import Scores, read_scores, result_files, with_scores
+from hfssl.programs import recipes
+
+logger = logging.getLogger(__name__)
+
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+CARD, CURVE = "README.md", "training_curve.png"
+RECIPES = {"gpt2": "gpt", "llama": "gpt"}  # by model_type where its name does not say it
+_SECRET = re.compile(rb"hf_[A-Za-z0-9]{30,}")
+_TEXT = (".json", ".jsonl", ".md", ".yaml", ".yml", ".txt", ".py", ".html", ".csv", ".log")
+
+
+@dataclass
+class Upload:
+    """What a push sends.
+
+    Attributes:
+        kind: in words.
+        repo_type: "model", "dataset" or "space".
+        files: by their path in the repository: a file, or its content.
+        left_out: files of the folder that stay, with the reason.
+        space_sdk: of a Space.
+        model_type: of a model; a repository with another one is refused.
+        scores: of results, which are added to a model that must be there, by a pull request.
+    """
+
+    kind: str
+    repo: str
+    repo_type: str
+    files: dict[str, Path | bytes]
+    left_out: dict[str, str] = field(default_factory=dict)
+    space_sdk: str | None = None
+    model_type: str | None = None
+    scores: Scores | None = None
+
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+        content = self.files[name]
+        return len(content) if isinstance(content, bytes) else content.stat().st_size
+
+
+def plan_push(source: str | Path, repo: str) -> Upload:
+    """What a push of a folder or file would send; nothing is sent, and the network is not asked.
+
+    Args:
+        source: a model, tokenizer, corpus, folder of results, parquet file, Space or leaderboard page, or metric:NAME.
+        repo: ORG/NAME.
+
+    Raises:
+        InputError: the name of the repository is no such name, or the source is nothing that can be pushed: weights
+            that are pickles, a card whose head is damaged, a link out of the folder, a token in one of the files.
+    """
+    _check_repo(repo)
+    if str(source).startswith("metric:"):
+        upload = _metric(str(source).removeprefix("metric:"), repo)
+    else:
+        path = Path(source).expanduser()
+        if not path.exists():
+            raise InputError(f"no such file or folder: {str(source)!r}")
+        upload = next((make(path, repo) for is_it, make in _KINDS if is_it(path)), None)
+        if upload is None:
+            there = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) if path.is_dir() else path.name
+            raise InputError(
+                f"{source} is nothing that can be pushed: no model, tokenizer, corpus, results, parquet file or Space; "
+                f"it holds {there or 'nothing'}"
+            )
+    for name, content in upload.files.items():
+        _check_secret(name, content)
+    return upload
+
+
+def push_table(upload: Upload) -> str:
+    """What a push would send, in words: files with their sizes, what is left out, and the card."""
+    lines = [f"{upload.kind} to the {upload.repo_type} repository {upload.repo}; nothing was sent"]
+    lines += [f"  {upload.size(name):>13,}  {name}" for name in sorted(upload.files)]
+    lines += [f"  {sum(map(upload.size, upload.files)):>13,}  bytes in {len(upload.files)} files"]
+    lines += [f"left out: {name}: {reason}" for name, reason in upload.left_out.items()]
+    if upload.scores is not None:
+        lines += ["the card of the model gets", with_scores("", upload.repo, upload.scores.index).strip()]
+    elif CARD in upload.files:
+        content = upload.files[CARD]
+        lines += [CARD, (content if isinstance(content, bytes) else content.read_bytes()).decode().strip()]
+    return "\n".join(lines)
+
+
+def send(upload: Upload, private: bool = False, pr: bool = False) -> str:
+    """Sends it, and returns the address of the commit or of the pull request.
+
+    Raises:
+        InputError: no token, one without the right to write, no connection, a repository of another kind, or a push
+            that broke off: it says how far it came.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi, get_token
+
+    if get_token() is None:
+        raise InputError("no token: run `hf auth login`, or set HF_TOKEN to a token with the right to write")
+    api, pr = HfApi(), pr or upload.scores is not None
+    where = {"repo_id": upload.repo, "repo_type": upload.repo_type}
+    done = "nothing was sent"
+    with _one_line(lambda: f"cannot push to {upload.repo}", lambda: done):
+        exists = api.repo_exists(**where)
+        if upload.scores is not None:
+            _refuse_absent(api, upload, exists)
+            upload.files |= _card_with_scores(api, upload)
+        elif exists:
+            _refuse_another(api, upload)
+        else:
+            api.create_repo(**where, private=private, space_sdk=upload.space_sdk, exist_ok=True)
+        additions = [
+            CommitOperationAdd(name, content if isinstance(content, bytes) else str(content))
+            for name, content in upload.files.items()
+        ]
+        for count, addition in enumerate(sorted(additions, key=lambda one: one.upload_info.size)):
+            done = f"{count} of {len(additions)} files are there, none is visible yet"
+            api.preupload_lfs_files(**where, additions=[addition], create_pr=pr, free_memory=False)
+            logger.info("%s, %s bytes", addition.path_in_repo, f"{addition.upload_info.size:,}")
+        done = "all files are there, none is visible yet"
+        commit = api.create_commit(
+            **where, operations=additions, commit_message=f"hfssl push: {upload.kind}", create_pr=pr
+        )
+    return commit.pr_url or commit.commit_url
+
+
+@contextmanager
+def _one_line(what: Callable[[], str], done: Callable[[], str]):
+    """The many errors of the Hub's client as one line, without a token."""
+    from huggingface_hub import get_token
+
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # huggingface_hub, its HTTP client and the socket each have errors of their own
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        reason = {
+            401: "the token is not valid, or the repository is private and not yours",
+            403: "the token has no right to write there",
+            409: "the repository was changed at the same time",
+            429: "the Hub asks to wait (too many requests)",
+        }.get(status, f"{type(error).__name__}: {one_line(error)[:300]}")
+        if is_unreachable(error):
+            reason = f"the Hub was not reached or the connection broke ({type(error).__name__})"
+        reason = reason.replace(get_token() or "\0", "***")
+        raise InputError(f"{what()}: {reason}; {done()}; the same command sends what is missing") from None
+
+
+def _check_repo(repo: str) -> None:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise InputError(f"{repo!r} is no name of a repository: {one_line(error)}") from None
+    if repo.count("/") != 1:
+        raise InputError(f"{repo!r} is no name of a repository: it must be USER/NAME or ORGANISATION/NAME")
+
+
+def _check_secret(name: str, content: Path | bytes) -> None:
+    if not name.endswith(_TEXT):
+        return
+    text = content if isinstance(content, bytes) else content.read_bytes()
+    token = os.environ.get("HF_TOKEN", "").encode()
+    if _SECRET.search(text) or (len(token) > 5 and token in text):
+        raise InputError(f"{name} holds an access token: nothing was sent; take it out and make a new token")
+
+
+def _refuse_absent(api, upload: Upload, exists: bool) -> None:
+    if exists:
+        return
+    other = next((kind for kind in ("dataset", "space") if api.repo_exists(upload.repo, repo_type=kind)), None)
+    there = f"it is a {other}" if other else "push the model first"
+    raise InputError(f"scores are added to a model, and there is no model {upload.repo}: {there}")
+
+
+def _refuse_another(api, upload: Upload) -> None:
+    """A push goes on with a repository of the same kind, and is never laid over another one."""
+    info = api.repo_info(upload.repo, repo_type=upload.repo_type)
+    if upload.space_sdk and getattr(info, "sdk", None) not in (None, upload.space_sdk):
+        raise InputError(f"{upload.repo} is a Space with the SDK {info.sdk}, not {upload.space_sdk}; give another name")
+    if upload.repo_type != "model" or "config.json" not in {one.rfilename for one in info.siblings or []}:
+        return
+    there = json.loads(Path(api.hf_hub_download(upload.repo, "config.json")).read_text()).get("model_type")
+    if there != upload.model_type:
+        raise InputError(
+            f"{upload.repo} holds a {there} model and this is a {upload.model_type or upload.kind}; give another name"
+        )
+
+
+def _card_with_scores(api, upload: Upload) -> dict[str, bytes]:
+    """The card of the model on the Hub with the scores in its head."""
+    card = ""
+    if api.file_exists(upload.repo, CARD):
+        card = Path(api.hf_hub_download(upload.repo, CARD)).read_text(encoding="utf-8")
+    return {CARD: with_scores(card, upload.repo, upload.scores.index).encode()}
+
+
+# The kinds of sources. Each tells whether a path is one and makes its upload.
+
+
+def _files_of(folder: Path) -> tuple[dict[str, Path | bytes], dict[str, str]]:
+    """The files of a folder that go to the Hub, by their names there, and those that stay, with the reason."""
+    files: dict[str, Path | bytes] = {}
+    left_out: dict[str, str] = {}
+    root = folder.resolve()
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        parts = name.split("/")
+        if path.is_symlink() and not path.resolve().is_relative_to(root):
+            raise InputError(f"{path} is a link out of the folder; nothing was sent")
+        if not path.is_file():
+            continue
+        if any(part.startswith((".", "checkpoint-")) or part in ("runs", "wandb", "__pycache__") for part in parts):
+            continue
+        if path.suffix in PICKLES:
+            left_out[name] = "a pickle, which can run code when it is loaded; weights go as safetensors"
+        else:
+            files[name] = path
+    return files, left_out
+
+
+def _read_card(files: dict[str, Path | bytes], default: Callable[[], str]) -> str:
+    from huggingface_hub import ModelCard
+
+    if CARD not in files:
+        return default()
+    text = Path(files[CARD]).read_text(encoding="utf-8", errors="replace")
+    try:
+        ModelCard(text, ignore_metadata_errors=False)
+    except Exception as error:  # PyYAML's and huggingface_hub's
+        raise InputError(f"{files[CARD]} has a damaged head: {one_line(error)[:200]}") from None
+    return text
+
+
+def _is_model(path: Path) -> bool:
+    return (path / "config.json").is_file()
+
+
+def _model(folder: Path, repo: str) -> Upload:
+    files, left_out = _files_of(folder)
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        model_type = config.get("model_type") or config["architecture"]  # timm's
+    except (ValueError, KeyError, AttributeError):
+        raise InputError(f"{folder / 'config.json'} is no configuration of a model") from None
+    if not any(name in files for name in WEIGHTS):
+        pickled = next(iter(left_out), None)
+        found = f"only {pickled}, {left_out[pickled]}" if pickled else "no model.safetensors"
+        raise InputError(f"{folder} holds no weights that can be pushed: {found}")
+    code = [name for module in config.get("auto_map", {}).values() for name in [module.rpartition("--")[2]]]
+    missing = {f"{name.partition('.')[0]}.py" for name in code} - files.keys()
+    if missing:
+        raise InputError(f"{folder} lacks {', '.join(sorted(missing))}, which its config.json names; save it again")
+    card = _read_card(files, lambda: minimal_card(folder, repo))
+    if "architectures" in config or model_type.startswith("hfssl_"):
+        card = card.replace(loading_code(folder), loading_code(folder, repo))
+    recipe = RECIPES.get(model_type, model_type.removeprefix("hfssl_"))
+    if "recipe.yaml" in files and recipe in recipes():
+        program = recipes()[recipe]
+        files[f"recipe/{program.name}"] = program
+    if "log_history.json" in files and CURVE not in files and (curve := _curve(folder / "log_history.json")):
+        files[CURVE] = curve
+        card = f"{card.rstrip()}\n\n## Training curve\n\n![the loss by step]({CURVE})\n"
+    files[CARD] = card.encode()
+    return Upload("model", repo, "model", files, left_out, model_type=model_type)
+
+
+def _curve(history: Path) -> bytes | None:
+    """The training loss as a PNG, the same bytes for the same history."""
+    try:
+        points = [(one["step"], one["loss"]) for one in json.loads(history.read_text()) if "loss" in one]
+    except (ValueError, KeyError, TypeError):
+        return None
+    if len(points) < 2:
+        return None
+    buffer = io.BytesIO()
+    loss_curves({"training": points}).savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _is_tokenizer(path: Path) -> bool:
+    return (path / "tokenizer.json").is_file()
+
+
+def _tokenizer(folder: Path, repo: str) -> Upload:
+    files, left_out = _files_of(folder)
+    files[CARD] = _read_card(files, lambda: minimal_card(folder, repo)).encode()
+    return Upload("tokenizer", repo, "model", files, left_out)
+
+
+def _is_corpus(path: Path) -> bool:
+    return (path / "manifest.json").is_file()
+
+
+def _corpus(folder: Path, repo: str) -> Upload:
+    return Upload("packed corpus", repo, "dataset", corpus_files(folder, repo))
+
+
+def _is_scores(path: Path) -> bool:
+    return path.is_dir() and bool(result_files(path))
+
+
+def _scores(folder: Path, repo: str) -> Upload:
+    scores = read_scores(folder)
+    return Upload("scores", repo, "model", scores.files(), scores=scores)
+
+
+def _is_embeddings(path: Path) -> bool:
+    return path.suffix == ".parquet" and path.is_file()
+
+
+def _embeddings(path: Path, repo: str) -> Upload:
+    files = {f"data/{path.name}": path, CARD: embeddings_card(path, repo).encode()}
+    return Upload("embeddings", repo, "dataset", files)
+
+
+def _sdk(path: Path) -> str | None:
+    from huggingface_hub import RepoCard
+
+    try:
+        return RepoCard.load(path / CARD).data.to_dict().get("sdk") if (path / CARD).is_file() else None
+    except Exception:  # a damaged head is refused by the kind that the folder is
+        return None
+
+
+def _space(folder: Path, repo: str) -> Upload:
+    files, left_out = _files_of(folder)
+    return Upload("Space", repo, "space", files, left_out, space_sdk=_sdk(folder))
+
+
+def _metric(name: str, repo: str) -> Upload:
+    """A metric of `hfssl.evaluation.metric_space` as the Space that `evaluate.load` finds."""
+    if repo.partition("/")[2] != name:
+        raise InputError(f"evaluate.load finds a metric in a Space of its name: push it to {repo.split('/')[0]}/{name}")
+    with TemporaryDirectory() as folder:
+        written = write_metric_space(name, Path(folder) / name)
+        upload = _space(written, repo)
+        upload.files = {path: Path(file).read_bytes() for path, file in upload.files.items()}
+    card = upload.files[CARD].decode().replace(f'evaluate.load("{name}"', f'evaluate.load("{repo}"')
+    upload.files[CARD] = card.encode()
+    return upload
+
+
+# In this order: a Space may hold anything, a folder of results a model, a model a tokenizer.
+_KINDS: tuple[tuple[Callable[[Path], bool], Callable[[Path, str], Upload]], ...] = (
+    (lambda path: bool(_sdk(path)), _space),
+    (_is_scores, _scores),
+    (_is_model, _model),
+    (_is_corpus, _corpus),
+    (_is_tokenizer, _tokenizer),
+    (_is_embeddings, _embeddings),
+)
