@@ -4,7 +4,8 @@
     python eval/compare_objectives.py --config eval/compare_objectives_cifar10.yaml --train_file TRAIN --test_file TEST
 
 Chen et al. 2020; van den Oord et al. 2018; Larsson et al. 2016, Zhang et al. 2016 and the lecture's loss; Pathak et al.
-2016. Beside them a random init of the same net, raw pixels, and the net trained on the labels. Writes
+2016. Beside them random inits of the same net (for CPC on patches, for
+colorization on the lightness), raw pixels, and the net trained on the labels. Writes
 objectives.json, objectives.csv and a figure. The smoke takes some minutes on two cores and says nothing; on CIFAR-10 an
 arm takes about five minutes a seed on one core. A study that was stopped goes on where it was with the same command.
 """
@@ -13,7 +14,8 @@ from rich.console import Console
 
 from hfssl.config import parse_config
 from hfssl.errors import exits_on_bad_input
-from hfssl.studies.objectives import ObjectiveArguments, main_threads, objectives_table, painting_table, run_objectives
+from hfssl.studies.objectives import ObjectiveArguments, main_threads, run_objectives
+from hfssl.studies.objectives_report import objectives_table, painting_table
 
 
 @exits_on_bad_input

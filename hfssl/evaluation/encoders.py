@@ -43,6 +43,7 @@ class Encoder:
         encode_layers: pixels to the pooled features after each stage or block, by name and in order, and last "pooled",
             what `encode` gives; None if the model does not show its layers.
         fresh: builds the same architecture with random weights; None if that is not known.
+        train_seconds: how long it was trained, where that was a part of the probe.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Encoder:
     crop_ratio: float = 1.0
     encode_layers: Callable[[torch.Tensor], dict[str, torch.Tensor]] | None = None
     fresh: Callable[[], nn.Module] | None = None
+    train_seconds: float = 0.0
 
 
 def as_encoder(

@@ -169,6 +169,7 @@ def _write_json(path: Path, result: ProbeResult, settings: Mapping[str, Any], tr
             "transformers": transformers.__version__,
         },
         "geometry": result.geometry,
+        "train_seconds": result.train_seconds,
         "rows": [asdict(row) for row in result.rows],
     }
     path.write_text(json.dumps(record, indent=1) + "\n")

@@ -79,6 +79,7 @@ class ProbeResult:
         features: of the model, "train" and each test set by its name, (N, D).
         predictions: of its linear probe with all labels and the first seed, by test set, int64 (n,).
         weights: hash of the model's weights, the same before and after.
+        train_seconds: of the encoders that were trained for the probe, by name.
     """
 
     rows: list[ProbeRow] = field(default_factory=list)
@@ -86,6 +87,7 @@ class ProbeResult:
     features: dict[str, torch.Tensor] = field(default_factory=dict)
     predictions: dict[str, np.ndarray] = field(default_factory=dict)
     weights: str = ""
+    train_seconds: dict[str, float] = field(default_factory=dict)
 
 
 def default_anchors(encoder: Encoder, train) -> list[Encoder]:
@@ -147,6 +149,8 @@ def probe(
         }
         result.geometry[one.name] = _geometry(one, next(iter(tests.values())), features[next(iter(tests))], options)
         extracted.append((one, features))
+        if one.train_seconds:
+            result.train_seconds[one.name] = one.train_seconds
     result.features = {name: parts["pooled"] for name, parts in extracted[0][1].items()}
     for one, features in extracted if is_first_process() else ():
         for layer in features["train"]:

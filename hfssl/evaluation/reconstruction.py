@@ -57,7 +57,7 @@ def grey_of(images: torch.Tensor) -> torch.Tensor:
 
 
 def biharmonic_fill(images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The hidden part as scikit-image's biharmonic inpainting fills it, which must be installed; seconds an image."""
+    """The hidden part as scikit-image, which must be installed, fills it biharmonically; slow for large holes."""
     from skimage.restoration import inpaint_biharmonic
 
     filled = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,10 +106,12 @@ def supervised_encoder(
     """
     model = classification_model(encoder, check_labels(train, {}), seed, fresh=True)
     options = {"weight_decay": 0.05, "max_steps": args.supervised_steps, "warmup_steps": 0.05}
+    began = time.perf_counter()
     _train(model, encoder, train, args, seed, device, learning_rate=args.supervised_learning_rate, **options)
     inner = getattr(model, "timm_model", None)
     trained = as_encoder(model if inner is None else inner, encoder.image_size)
     trained.name, trained.fresh = f"supervised, {args.supervised_steps} steps", None
+    trained.train_seconds = time.perf_counter() - began
     trained.mean, trained.std, trained.crop_ratio = encoder.mean, encoder.std, encoder.crop_ratio
     return trained
 

@@ -1,35 +1,30 @@
 """The lecture's vision objectives in one table: the same net, the same images, as many images seen, the same probe.
 
 Each arm is a recipe with its YAML, trained once a seed in a process of its own, and what it saved goes through `hfssl
-probe`. Beside them: a random init of the net (and of the net that sees lightness alone), raw pixels, and the net that
-learned from the labels. A job is an arm with a seed; the jobs are on a ledger, so a study that was stopped goes on
-where it was.
+probe`. Beside them: a random init of the net (also as CPC has it, on patches, and as colorization has it, on the
+lightness alone), raw pixels, and the net that learned from the labels. CPC's net has the layers of the others but sees
+patches, and has its own norm. A job is an arm with a seed; the jobs are on a ledger, so a study that was stopped goes
+on where it was.
 """
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 import json
 import logging
 import math
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import mean, stdev
 from subprocess import DEVNULL
 from typing import Any
 
 import torch
-from scipy import stats
 
-from hfssl.benchmarking import held_memory
 from hfssl.config import read_yaml
 from hfssl.data.images import ImageDataset, load_images
 from hfssl.errors import InputError, nearest
@@ -38,6 +33,8 @@ from hfssl.files import write_whole
 from hfssl.models import METHODS
 from hfssl.pictures import load_painter
 from hfssl.programs import program
+from hfssl.studies.objectives_report import rows_of, write_report
+from hfssl.studies.processes import leave_on_sigterm, run_logged
 from hfssl.training.ledger import Ledger
 
 logger = logging.getLogger(__name__)
@@ -53,10 +50,15 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "inpainting, adversary": ("context_encoder", {}),
 }
 # What is not pretrained: the recipe whose net it has.
-ARCHITECTURES = {"random init": "simclr", "random init, lightness": "colorization", "supervised": "simclr"}
-BASELINES = ("random init", "random init, lightness", "raw pixels", "supervised")
+ARCHITECTURES = {
+    "random init": "simclr",
+    "random init, patches": "cpc",
+    "random init, lightness": "colorization",
+    "supervised": "simclr",
+}
+BASELINES = ("random init", "random init, patches", "random init, lightness", "raw pixels", "supervised")
+IDLE_FLAGS = ("logging_", "save_", "report_to")  # change nothing of the result
 OWN_FLAGS = ("model.", "per_device_train_batch_size", "gradient_accumulation_steps", "max_steps", "seed", "image_path")
-BIHARMONIC = 100  # test images that scikit-image inpaints, where it is installed
 PAINTED = 1000  # test images that colorization and inpainting are measured on
 
 
@@ -154,14 +156,9 @@ def run_objectives(args: ObjectiveArguments) -> list[dict[str, Any]]:
         for helper in helpers:
             helper.terminate()
             helper.wait()
-    rows = rows_of(args, results)
-    _write(out, args, rows)
+    rows = rows_of(args.arms, results)
+    write_report(out, asdict(args), rows)
     return rows
-
-
-def leave_on_sigterm() -> None:
-    """A signal ends the study as Ctrl-C does: with its processes."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def parsed(settings: str) -> ObjectiveArguments:
@@ -194,7 +191,7 @@ class _Study:
         settings = {
             name: value for name, value in asdict(self.args).items() if name in ("images_seen", "label_fractions")
         }
-        # Where to log and how often to save changes nothing.
+        settings["flags"] = [flag for flag in self.args.flags if not flag.lstrip("-").startswith(IDLE_FLAGS)]
         configs = {recipe: self.args.config(recipe) for recipe in METHODS if self.args.config(recipe)}
         settings["configs"] = {recipe: read_yaml(path) for recipe, path in configs.items()}
         settings["data"] = {
@@ -257,153 +254,29 @@ class _Study:
             command += [f"--supervised_steps={math.ceil(self.args.images_seen / 256)}", f"--supervised_seed={seed}",
                         "--finetune_batch_size=256"]  # fmt: skip
         seconds, memory = run_logged(command, log)
-        rows = json.loads((folder / "results.json").read_text())["rows"]
+        result = json.loads((folder / "results.json").read_text())
+        rows = result["rows"]
         chosen = [row for row in rows if row["encoder"].startswith("supervised") == (arm == "supervised")]
         scores = {f"{row['protocol']}, {row['labels']}": row for row in chosen if row["layer"] == "pooled"}
-        return ({"memory MB": memory, "images": self.args.images_seen} if arm == "supervised" else {}) | {
-            "probe seconds": seconds,
+        found = {"probe seconds": seconds, "probe memory MB": memory}
+        if arm == "supervised":
+            found |= {"train seconds": result["train_seconds"][chosen[0]["encoder"]], "images": self.args.images_seen}
+        return found | {
             "scores": {name: [row["accuracy"], row["low"], row["high"]] for name, row in scores.items()},
         }
 
     def _painting(self, folder: Path) -> dict[str, float]:
         model = load_painter(str(folder), "colorize" if "colorization" in folder.name else "inpaint")
+        biharmonic = hasattr(model, "inpaint") and importlib.util.find_spec("skimage") is not None
+        if hasattr(model, "inpaint") and not biharmonic:
+            logger.warning("Biharmonic inpainting is left out: it needs scikit-image")
         images = self.images()[1]
         count, totals = min(PAINTED, len(images)), Counter()
         for first in range(0, count, 100):
             part = whole_views([images[i] for i in range(first, min(first + 100, count))], model.config.image_size)
-            for name, value in evaluate_painter(model, part).items():
+            for name, value in evaluate_painter(model, part, biharmonic).items():
                 totals[name] += value * len(part) / count
-        if hasattr(model, "inpaint") and importlib.util.find_spec("skimage"):
-            few = whole_views([images[i] for i in range(min(BIHARMONIC, count))], model.config.image_size)
-            totals |= {"biharmonic_psnr": evaluate_painter(model, few, biharmonic=True)["biharmonic_psnr"]}
         return dict(totals)
-
-
-def run_logged(command: Sequence[Any], log: Path) -> tuple[float, float]:
-    """Runs `python COMMAND` on one thread with its output in a log; seconds and peak memory in MB.
-
-    Raises:
-        InputError: it failed; the last line of the log.
-    """
-    began, most = time.perf_counter(), 0
-    with log.open("a") as file:
-        file.write(f"$ {' '.join(map(str, command))}\n")
-        file.flush()
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen(
-            [sys.executable, *map(str, command)], stdout=file, stderr=file, env=environment, start_new_session=True
-        )
-        try:
-            while process.poll() is None:
-                most = max(most, held_memory(process.pid))
-                time.sleep(0.25)
-        finally:
-            if process.poll() is None:  # the study is stopped: the recipe saves and leaves, with all it started
-                os.killpg(process.pid, signal.SIGTERM)
-                process.wait()
-    if process.returncode:
-        last = next((line.strip() for line in reversed(log.read_text().split("\n")) if line.strip()), "")
-        raise InputError(f"exit code {process.returncode}, see {log}: {last[:300]}")
-    return round(time.perf_counter() - began, 1), round(most / 1e6)
-
-
-def interval_of(scores: Sequence[Sequence[float]]) -> tuple[float, float, float]:
-    """The mean over seeds and the ends of its 95 % interval, of (accuracy, low, high) of each seed.
-
-    The test images are the same for all seeds, so their bootstrap interval stays as wide as it is; to its square comes
-    that of Student's interval over the seeds.
-    """
-    values = [score[0] for score in scores]
-    images = mean((high - low) / 2 for _, low, high in scores)
-    seeds = 0.0
-    if len(values) > 1:
-        seeds = stats.t.ppf(0.975, len(values) - 1) * stdev(values) / math.sqrt(len(values))
-    half = math.hypot(images, seeds)
-    return mean(values), mean(values) - half, mean(values) + half
-
-
-def rows_of(args: ObjectiveArguments, results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A row an arm: "arm", "seeds", for each protocol (mean, low, high, deviation) in percent, the means of seconds and
-    memory, and of what colorization and inpainting paint."""
-    rows = []
-    for arm in args.arms:
-        runs = [result for name, result in results.items() if name.rpartition("/")[0] == arm]
-        row: dict[str, Any] = {"arm": arm, "seeds": len(runs)}
-        for protocol in runs[0]["scores"]:
-            scores = [run["scores"][protocol] for run in runs]
-            spread = stdev([score[0] for score in scores]) if len(scores) > 1 else 0.0
-            row[protocol] = [100 * value for value in (*interval_of(scores), spread)]
-        for name in ("train seconds", "memory MB", "images"):
-            if name in runs[0]:
-                row[name] = mean(run[name] for run in runs)
-        if "painting" in runs[0]:
-            row["painting"] = {name: mean(run["painting"][name] for run in runs) for name in runs[0]["painting"]}
-        rows.append(row)
-    return rows
-
-
-def _write(out: Path, args: ObjectiveArguments, rows: Sequence[Mapping[str, Any]]) -> None:
-    (out / "objectives.json").write_text(json.dumps({"settings": asdict(args), "rows": rows}, indent=1) + "\n")
-    protocols = [name for name in rows[0] if isinstance(rows[0][name], list)]
-    with (out / "objectives.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        ends = ("", " low", " high", " deviation")
-        writer.writerow(["arm", "seeds", *(f"{name}{end}" for name in protocols for end in ends), "seconds", "MB"])
-        for row in rows:
-            values = [f"{value:.2f}" for name in protocols for value in row[name]]
-            writer.writerow([row["arm"], row["seeds"], *values, row.get("train seconds", ""), row.get("memory MB", "")])
-    objectives_figure(rows, protocols).savefig(out / "objectives.png", dpi=130)
-    logger.info("The table is in %s: objectives.json, .csv and .png", out)
-
-
-def objectives_figure(rows: Sequence[Mapping[str, Any]], protocols: Sequence[str]):
-    """A matplotlib figure: each arm's accuracy with its interval, a panel a protocol."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(3.2 * len(protocols) + 1.5, 0.35 * len(rows) + 1.2), layout="constrained")
-    panels = figure.subplots(1, len(protocols), sharey=True, squeeze=False)[0]
-    places = range(len(rows))[::-1]
-    for axes, protocol in zip(panels, protocols, strict=True):
-        for place, row in zip(places, rows, strict=True):
-            value, low, high, _ = row[protocol]
-            ours = row["arm"] in ARMS
-            axes.plot([low, high], [place, place], color="#1f6feb" if ours else "#57606a", linewidth=2)
-            axes.plot([value], [place], "o", color="#1f6feb" if ours else "#57606a", markersize=5)
-        axes.set_title(protocol, fontsize=9)
-        axes.set_xlabel("accuracy, %", fontsize=8)
-        axes.grid(axis="x", alpha=0.3)
-        axes.tick_params(labelsize=8)
-    panels[0].set_yticks(list(places), [row["arm"] for row in rows])
-    return figure
-
-
-def objectives_table(rows: Sequence[Mapping[str, Any]]):
-    """A rich table of the rows."""
-    from rich.table import Table
-
-    protocols = [name for name in rows[0] if isinstance(rows[0][name], list)]
-    table = Table(title="Frozen features, % right: mean over seeds and 95 % interval", title_justify="left")
-    for name in ("arm", "seeds", *protocols, "seconds", "MB"):
-        table.add_column(name, justify="left" if name == "arm" else "right")
-    for row in rows:
-        cells = [f"{row[name][0]:.1f} ({row[name][1]:.1f}–{row[name][2]:.1f})" for name in protocols]
-        cost = [f"{row[name]:.0f}" if name in row else "" for name in ("train seconds", "memory MB")]
-        table.add_row(row["arm"], str(row["seeds"]), *cells, *cost)
-    return table
-
-
-def painting_table(rows: Sequence[Mapping[str, Any]]):
-    """A rich table of what colorization and inpainting paint, beside their baselines."""
-    from rich.table import Table
-
-    table = Table(title="Painted test images", title_justify="left")
-    painting = [row for row in rows if "painting" in row]
-    names = list(dict.fromkeys(name for row in painting for name in row["painting"]))
-    for name in ("arm", *names):
-        table.add_column(name.replace("_", " "), justify="left" if name == "arm" else "right")
-    for row in painting:
-        table.add_row(row["arm"], *(f"{row['painting'][n]:.3g}" if n in row["painting"] else "" for n in names))
-    return table
 
 
 def main_threads() -> None:

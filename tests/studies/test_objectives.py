@@ -15,7 +15,9 @@ import pytest
 from hfssl.errors import InputError
 from hfssl.programs import program
 from hfssl.studies import objectives
-from hfssl.studies.objectives import ARMS, BASELINES, ObjectiveArguments, interval_of, rows_of, run_logged
+from hfssl.studies.objectives import ARMS, BASELINES, ObjectiveArguments
+from hfssl.studies.objectives_report import interval_of, rows_of
+from hfssl.studies.processes import run_logged
 
 SMOKE = ["--config", "eval/compare_objectives_smoke.yaml"]
 CONFIGS = {
@@ -45,12 +47,14 @@ def test_a_study_writes_a_row_an_arm_and_goes_on_with_what_is_missing(tmp_path, 
     rows = main(flags)
     assert len(executed) == 2 * (len(ARMS) + len(BASELINES)) - 1, "raw pixels have no seed"
     assert [row["arm"] for row in rows] == [*ARMS, *BASELINES]
-    assert [row["seeds"] for row in rows] == [2] * len(ARMS) + [2, 2, 1, 2]
+    assert [row["seeds"] for row in rows] == [2] * len(ARMS) + [2, 2, 2, 1, 2]
     first = rows[0]
     assert first["linear, all"][0] == pytest.approx(30.5) and first["train seconds"] == 10.5
-    assert rows[2]["painting"] == {"psnr": 20.5, "mean_chroma": 5.0}
+    assert rows[2]["painting"] == {"psnr": [20.5, pytest.approx(math.sqrt(0.5))], "mean_chroma": [5.0, 0.0]}
     table = list(csv.reader((tmp_path / "objectives.csv").open()))
     assert table[0][:4] == ["arm", "seeds", "kNN, all", "kNN, all low"] and len(table) == 1 + len(rows)
+    painted = dict(zip(table[0], table[3], strict=False))
+    assert painted["psnr"] == "20.5" and painted["psnr deviation"] == "0.7071" and painted["probe seconds"] == "1.0"
     assert json.loads((tmp_path / "objectives.json").read_text())["rows"][0]["arm"] == "simclr"
     assert (tmp_path / "objectives.png").read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
@@ -60,6 +64,9 @@ def test_a_study_writes_a_row_an_arm_and_goes_on_with_what_is_missing(tmp_path, 
     assert main(flags) == rows and executed[-1] == executed[-2] == "supervised/seed 1"
     with pytest.raises(InputError, match="other settings"):
         main([*flags, "--images_seen", "1280"])
+    assert main([*flags, "--flags=--logging_steps=9"]) == rows, "another log is the same study"
+    with pytest.raises(InputError, match=r"other settings \(flags"):
+        main([*flags, "--flags=--learning_rate=0.5"])
 
 
 def test_the_interval_is_of_the_images_and_of_the_seeds():
@@ -69,9 +76,8 @@ def test_the_interval_is_of_the_images_and_of_the_seeds():
     mean, low, high = interval_of(three)
     half = math.hypot(0.02, 4.302653 * 0.01 / math.sqrt(3))  # Student's t with two degrees of freedom
     assert (mean, low, high) == pytest.approx((0.5, 0.5 - half, 0.5 + half), abs=1e-6)
-    args = ObjectiveArguments(**CONFIGS, dataset="builtin:photos", arms=["simclr"])
     results = {f"simclr/seed {seed}": {"scores": {"kNN, all": score}} for seed, score in enumerate(three)}
-    (row,) = rows_of(args, results)
+    (row,) = rows_of(["simclr"], results)
     assert row["kNN, all"] == pytest.approx([50, 100 * low, 100 * high, 1.0])
 
 
@@ -117,12 +123,12 @@ def test_real_jobs(tmp_path):
     first, second = rows
     assert all(0 <= row["linear, all"][0] <= 100 for row in rows) and "linear, 1 %" in first
     assert first["images"] == 64 and first["train seconds"] > 0 and first["memory MB"] > 100
-    assert {"psnr", "mean_fill_psnr", "sharpness", "true_sharpness"} <= set(first["painting"])
-    assert "painting" not in second and "train seconds" not in second
+    assert {"psnr", "mean_fill_psnr", "biharmonic_psnr", "sharpness", "true_sharpness"} <= set(first["painting"])
+    assert "painting" not in second and "train seconds" not in second and second["probe seconds"] > 0
 
 
 def test_the_study_is_of_the_content_of_its_files(tmp_path, monkeypatch):
-    """An edited YAML under the same name is another study; another log interval is not hidden either."""
+    """An edited YAML under the same name is another study."""
     monkeypatch.setattr(objectives._Study, "execute", made_up)
     configs = {key: str(shutil.copy(program(path), tmp_path / f"{key}.yaml")) for key, path in CONFIGS.items()}
     args = ObjectiveArguments(**configs, dataset="builtin:photos", arms=["simclr"], seeds=1, out=str(tmp_path / "out"))
