@@ -14,6 +14,7 @@ from hfssl.config import parse_config
 from hfssl.errors import exits_on_bad_input
 from hfssl.evaluation.leaderboard import board_markdown, boards
 from hfssl.evaluation.results import find_results
+from hfssl.files import write_whole
 
 HERE = Path(__file__).resolve().parent
 INTRODUCTION = """# Leaderboard
@@ -36,7 +37,7 @@ def main(argv=None):
     (args,) = parse_config(LeaderboardArguments, argv=argv)
     own = find_results(args.results or sorted((HERE / "results").glob("*.json")))
     tables = boards(own)
-    Path(args.out).write_text("\n".join([INTRODUCTION, *map(board_markdown, tables)]), encoding="utf-8")
+    write_whole(args.out, "\n".join([INTRODUCTION, *map(board_markdown, tables)]))
     print(f"wrote {args.out}: {len(tables)} tables, {len(own)} results of our own")
 
 

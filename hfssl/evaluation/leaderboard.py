@@ -25,7 +25,7 @@ FOOTNOTES = {
     "ensemble": "an ensemble of models",
     "baseline": "a baseline",
     "recalled": "scores of single tasks recalled, not read again in the source (of test rows the average is the "
-    "published score)",
+    "published score; where it stands alone it is recalled)",
     "qnli-ranking": "QNLI by ranking a question's sentences against each other, which version 1 of its data allowed",
     "qnli-rescored": "after QNLI was scored anew without ranking; the paper's own average is about 0.4 higher",
     "wnli-trick": "WNLI recast as choosing a referent, with other Winograd data; as trained, systems stay at or below "
@@ -201,6 +201,9 @@ def _notes(board: Board) -> list[str]:
         notes.append("dev scores are higher than test scores: do not compare with a test table")
         if board.suite == "glue":
             notes.append("QQP's test set has another balance of labels: a dev score says little about the one on test")
+            notes.append("WNLI's dev set repeats sentences of train with the other label: most models end below half")
+        if board.suite == "superglue":
+            notes.append("WSC's test set is of another domain than train and dev")
     return notes + [f"[{number}] {FOOTNOTES[key]}" for number, key in enumerate(board.footnotes(), start=1)]
 
 

@@ -32,6 +32,11 @@ class Found:
     warnings: list[str] = field(default_factory=list)
 
 
+def printable(text: str) -> str:
+    """What a stranger's file holds may not steer the terminal that shows it."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+
+
 class _Faults:
     """Faults of rows by kind: the first few lines of each and how many there are."""
 
@@ -41,8 +46,7 @@ class _Faults:
 
     def add(self, kind: str, line: int, text: str) -> None:
         self.lines.setdefault(kind, []).append(line)
-        # What a file holds may not steer the terminal that shows it.
-        self.text.setdefault(kind, "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text))
+        self.text.setdefault(kind, printable(text))
 
     def messages(self) -> list[str]:
         messages = []

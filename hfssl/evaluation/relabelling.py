@@ -1,7 +1,7 @@
 """Finds labels that were exchanged: predictions that agree with something much better under other names.
 
 Three orders of MNLI's classes are in use; a checkpoint decoded in the wrong one scores 4 to 7 % (transformers pull
-request 10401). Held against gold labels of a dev set this is plain. Of a test set, a bag-of-words model that learned
+request 10401). Held against a dev set's gold labels this is plain. Of a test set, a bag-of-words model that learned
 from train stands in for the gold labels: it is weak, but better than chance, and an exchange turns its agreement round.
 Not of WNLI, whose dev and test sets contradict what a bag of words learns from train.
 """
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from hfssl.evaluation.baselines import Predict, tfidf
 from hfssl.evaluation.task_data import SplitData
+from hfssl.evaluation.tasks import Task
 
 ROWS = 10_000  # of train are enough for a witness
 MARGIN = 0.1  # of the rows: less is no reason to speak up
@@ -47,19 +48,26 @@ def witness(train: SplitData) -> Predict:
     return tfidf(train, max_rows=ROWS, strengths=(10.0,))
 
 
-def looks_relabelled(predict: Predict, test: SplitData, predictions: Sequence[str]) -> str:
-    """What to say about a test set's predictions whose labels look exchanged, or an empty string.
+def can_be_judged(task: Task) -> bool:
+    """Whether a task has labels that could be exchanged unseen; not WNLI (see above)."""
+    return bool(task.labels) and task.kind in ("single", "pair") and task.name != "wnli"
+
+
+def looks_relabelled(data: SplitData, predictions: Sequence[str], predict: Predict | None = None) -> str:
+    """What to say about predictions whose labels look exchanged, or an empty string.
 
     Args:
-        predict: of `witness`.
-        predictions: labels in the order of `test`.
+        data: a dev set with its labels, or any set with a witness.
+        predictions: labels in the order of the rows.
+        predict: of `witness`, where there are no gold labels.
     """
-    found = exchanged_labels(predictions, list(predict(test)), test.task.labels)
-    if found is None:
+    references = list(predict(data) if predict else data.labels)
+    if not can_be_judged(data.task) or (found := exchanged_labels(predictions, references, data.task.labels)) is None:
         return ""
     names, plain, agreement = found
     renamed = ", ".join(f"{old} for {new}" for old, new in names.items() if old != new)
+    judge = "a bag-of-words model of the training data agrees" if predict else "the gold labels agree"
     return (
-        f"the labels look exchanged ({renamed}): a bag-of-words model of the training data agrees with "
-        f"{plain:.0%} of the predictions as they are and with {agreement:.0%} renamed"
+        f"the labels look exchanged ({renamed}): {judge} with {plain:.0%} of the predictions as they are and with "
+        f"{agreement:.0%} renamed"
     )

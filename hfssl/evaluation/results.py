@@ -225,8 +225,13 @@ def _check_task(task: Task, result: TaskResult, place: str) -> None:
             raise InputError(f"{place}: {score} holds {values}; scores are numbers from -100 to 100, in points")
         if score.startswith("accuracy") and 0 < max(values) <= 1:
             raise InputError(f"{place}: {score} holds {values}: a fraction of 1? Scores are in points of 100")
+    kinds = {"intervals": dict, "rows": dict, "data": dict, "settings": dict, "flags": list, "part": str}
+    for name, kind in kinds.items():
+        if not isinstance(getattr(result, name), kind):
+            raise InputError(f"{place}: {name!r} must be a JSON {'object' if kind is dict else kind.__name__}")
     for score, ends in result.intervals.items():
-        if score not in (*task.score_names, "score") or len(ends) != 2 or not all(map(_is_score, ends)):
+        two = isinstance(ends, list) and len(ends) == 2 and all(map(_is_score, ends))
+        if score not in (*task.score_names, "score") or not two:
             raise InputError(f"{place}: the interval of {score!r} is not the low and high end of a score")
 
 

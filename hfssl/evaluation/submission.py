@@ -77,7 +77,9 @@ def write_submission(
         for split, name in task.files.items():
             test, found = data.get(task.name, {}).get(split), predictions.get(task.name, {}).get(split)
             if test is None or found is None:
-                missing.append(f"{name}: no {'test data' if test is None else 'predictions'} of {task.title}")
+                why = "no test data of" if test is None else "no predictions of"
+                why = why if (task.model_of or task.name) in data else "not among the tasks:"
+                missing.append(f"{name}: {why} {task.title}")
                 continue
             files[name] = render(test, found)
             rows[name] = len(test)

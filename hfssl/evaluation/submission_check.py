@@ -19,8 +19,8 @@ from hfssl.data.toyglue import TOYGLUE, toy_counts
 from hfssl.errors import InputError, nearest
 from hfssl.evaluation.archives import read_archive
 from hfssl.evaluation.baselines import Predict
-from hfssl.evaluation.prediction_files import Found, read_jsonl, read_multirc, read_tsv
-from hfssl.evaluation.relabelling import looks_relabelled, witness
+from hfssl.evaluation.prediction_files import Found, printable, read_jsonl, read_multirc, read_tsv
+from hfssl.evaluation.relabelling import can_be_judged, looks_relabelled, witness
 from hfssl.evaluation.submission import NOTE, SYNTHETIC, files_of
 from hfssl.evaluation.task_data import SplitData, load_split
 from hfssl.evaluation.tasks import SUITES, TASKS, Task
@@ -81,6 +81,9 @@ def validate_submission(path: str | Path, data_dir: str | None = None) -> Report
         report.warnings += [f"{name}{problem}" for problem in found.warnings]
         _flag_constant(name, found, task, report)
         witnesses.flag(name, found, task, test, report)
+    if data_dir is not None and "official count" in report.against.values():
+        unchecked = [name for name, against in report.against.items() if against == "official count"]
+        report.warnings.append(f"{data_dir} has no whole test data for {', '.join(unchecked)}: official counts alone")
     return report
 
 
@@ -90,7 +93,7 @@ def _suite(members: Iterable[str], name: str) -> str:
     matches = {suite: sum(file.lower() in bases for file in files_of(suite)) for suite in SUITES}
     suite = max(matches, key=lambda suite: matches[suite])
     if not matches[suite]:
-        there = ", ".join(sorted(members)[:8]) or "nothing"
+        there = ", ".join(map(printable, sorted(members)[:8])) or "nothing"
         raise InputError(f"{name} holds {there}: no prediction file of GLUE (CoLA.tsv) or SuperGLUE (BoolQ.jsonl)")
     return suite
 
@@ -114,13 +117,13 @@ def _check_names(members: dict[str, bytes], expected: dict[str, Any], report: Re
         base = name.rsplit("/", 1)[-1]
         if name == NOTE:
             lines = members[name].decode("utf-8", "replace").splitlines()
-            report.errors.append("incomplete: " + "; ".join(lines[1:6]))
+            report.errors.append("incomplete: " + "; ".join(map(printable, lines[1:6])))
         elif base in expected:
-            report.errors.append(f"{name}: lies in a folder; zip the files themselves")
+            report.errors.append(f"{printable(name)}: lies in a folder; zip the files themselves")
         else:
             spelt = [known for known in expected if known.lower() == base.lower()]
             hint = f"; it must be called {spelt[0]}" if spelt else nearest(base, expected, 1)
-            report.errors.append(f"{name}: no file of {report.suite}{hint}")
+            report.errors.append(f"{printable(name)}: no file of {report.suite}{hint}")
     for name in expected:
         if name not in members:
             report.errors.append(f"{name}: missing")
@@ -158,16 +161,17 @@ class _Witnesses:
         self.models: dict[str, Predict | None] = {}
 
     def flag(self, name: str, found: Found, task: Task, test: SplitData | None, report: Report) -> None:
-        # WNLI is left out: its test set contradicts what words alone say. A constant has its own warning.
-        comparable = task.labels and task.kind in ("single", "pair") and task.name != "wnli"
-        if test is None or not comparable or set(found.values) != set(test.idx) or len(set(found.values.values())) < 2:
+        whole = test is not None and set(found.values) == set(test.idx)
+        if (
+            not whole or not can_be_judged(task) or len(set(found.values.values())) < 2
+        ):  # a constant has its own warning
             return
         source = TASKS[f"{task.suite}/{task.model_of or task.name}"]
         if source.key not in self.models:
             train = load_split(source, "train", self.data_dir, required=False)
             self.models[source.key] = None if train is None else witness(train)
         predict = self.models[source.key]
-        if predict and (message := looks_relabelled(predict, test, [found.values[index] for index in test.idx])):
+        if predict and (message := looks_relabelled(test, [found.values[index] for index in test.idx], predict)):
             report.warnings.append(f"{name}: {message}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from hfssl.errors import InputError, nearest
@@ -94,8 +95,10 @@ class LoopArguments:
         _one_of("precision", self.precision, PRECISIONS)
         for name in ("epochs", "batch_size", "learning_rate", "gradient_accumulation_steps", "pad_to_multiple_of"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not 0 < value < math.inf:
                 raise InputError(f"--{name} must be positive, not {value}")
+        if self.max_steps != -1 and self.max_steps < 1:
+            raise InputError(f"--max_steps must be at least 1, or -1 for none, not {self.max_steps}")
         if self.warmup is not None and not 0 <= self.warmup < 1:
             raise InputError(f"--warmup is a share of the updates, at least 0 and below 1, not {self.warmup}")
         if self.bucket_batches < 0:

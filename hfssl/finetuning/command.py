@@ -74,6 +74,10 @@ def _said(suite: Suite, result: ModelResult, submission: Submission) -> list[str
     if submission.missing:
         names = ", ".join(line.partition(":")[0] for line in submission.missing)
         lines.append(f"the submission is incomplete; its INCOMPLETE.txt says why: {names}")
+    if left := suite.left_out():
+        lines.append(
+            f"{suite.out} also holds {', '.join(left)}, which is not in this result: add it to --tasks for one row"
+        )
     lines += result.notes if submission.is_complete else [*result.notes, *submission.notes]
     if not result.synthetic:
         lines.append(f"`hfssl leaderboard {suite.out}` shows it among all published results")

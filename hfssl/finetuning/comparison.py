@@ -84,6 +84,11 @@ def _read_predictions(folder: Path, task: Task) -> dict[str, Any]:
         raise InputError(f"cannot read the dev predictions {path}: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("task") != task.key:
         raise InputError(f"{path} holds no dev predictions of {task.title}")
+    found = content.get("predictions")
+    whole = isinstance(content.get("data"), dict) and isinstance(found, dict) and set(found) == set(task.scored_splits)
+    if not whole or not all(isinstance(seeds, list) and seeds and all(isinstance(one, list) for one in seeds)
+                            for seeds in found.values()):  # fmt: skip
+        raise InputError(f"{path} is damaged: it must hold the predictions of each split, of one seed at least")
     return content
 
 

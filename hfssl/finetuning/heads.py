@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel, set_seed
 
 from hfssl.errors import InputError
@@ -81,7 +82,7 @@ def load_model(source: Source, task: Task, head: Head, seed: int, freeze_encoder
                 model, missing = _span_model(source, names)
             else:
                 model, missing = _sequence_model(source, task, names)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"cannot load {source.name}: {str(error).splitlines()[0]}") from error
     if not head.kept:
         _draw_head(model, seed)

@@ -17,6 +17,7 @@ import transformers
 from hfssl import __version__
 from hfssl.errors import InputError
 from hfssl.evaluation.baselines import most_frequent
+from hfssl.evaluation.relabelling import looks_relabelled
 from hfssl.evaluation.rendering import ranked_hypotheses
 from hfssl.evaluation.results import TRICKS, ModelResult, TaskResult, write_result
 from hfssl.evaluation.scoring import Predictions, score_task
@@ -151,12 +152,22 @@ def _task_result(suite: Suite, one: TaskRuns) -> TaskResult:
         task_version=task.version,
         intervals={name: [100 * end for end in _ends(values)] for name, values in draws.items()},
         part="; ".join(parts),
-        flags=_joined_flags(one, each, suite.trick(task)),
+        flags=[*_joined_flags(one, each, suite.trick(task)), *_relabelled(one)],
         started_from="; ".join(sorted(started)) or None,
         trick=suite.trick(task),
         data={split: data.fingerprint() for split, data in one.splits.items() if not split.startswith("test")},
         settings=settings,
     )
+
+
+def _relabelled(one: TaskRuns) -> list[str]:
+    """Whether the best seed's labels look exchanged, on a dev set with gold labels."""
+    said = [
+        looks_relabelled(one.splits[split], one.predictions[split][one.best])
+        for split in one.task.scored_splits
+        if one.splits[split].labels is not None
+    ]
+    return [message for message in dict.fromkeys(said) if message]
 
 
 def _joined_flags(one: TaskRuns, each: Sequence[Any], trick: str | None) -> list[str]:

@@ -95,7 +95,7 @@ RECIPES = {
         # jiant: learning rate 1e-5, batches of 4, up to 10 epochs, the best on dev. Its batches are of one GPU's size;
         # 16 is the smaller one of BERT's grid.
         {f"superglue/{name}": {"batch_size": 16, "epochs": 10, "learning_rate": 1e-5} for name in _SUPERGLUE_SMALL},
-        {"learning_rate": (2e-5, 3e-5, 4e-5, 5e-5), "batch_size": (16, 32)},
+        {"learning_rate": (2e-5, 3e-5, 4e-5, 5e-5), "batch_size": (16, 32), "epochs": (2, 3, 4)},
     ),
     "scratch": Recipe(
         "hfssl's own, for a model that was never pretrained",

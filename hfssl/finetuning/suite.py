@@ -29,7 +29,7 @@ import torch
 from hfssl.data.toyglue import TOYGLUE, toy_texts
 from hfssl.errors import InputError
 from hfssl.evaluation.diagnostic import load_diagnostic
-from hfssl.evaluation.results import TRICKS
+from hfssl.evaluation.results import TRICKS, read_result
 from hfssl.evaluation.task_data import SplitData, load_split, load_task
 from hfssl.evaluation.tasks import TASKS, Task, select_tasks, suite_tasks
 from hfssl.finetuning.arguments import LoopArguments, SuiteArguments
@@ -38,7 +38,7 @@ from hfssl.finetuning.encoding import TaskEncoder
 from hfssl.finetuning.heads import SPANS, choose_head
 from hfssl.finetuning.loop import check_parts, fine_tune
 from hfssl.finetuning.plan import Job, make_job, trained_tasks
-from hfssl.finetuning.recipes import Settings, find_recipe
+from hfssl.finetuning.recipes import Recipe, Settings, find_recipe
 from hfssl.finetuning.saved_models import SavedModels
 from hfssl.finetuning.sources import Source, open_source
 from hfssl.training.ledger import Ledger
@@ -69,18 +69,21 @@ class Suite:
         self.seeds = args.seeds or (5 if torch.cuda.is_available() else 1)
         self.data = self._load_data()
         given = self._open_mnli()
+        self._check_parts(None if args.model not in BUILTIN else find_recipe(loop.recipe, "", False)[1])
         self.source = self._open_model()
         self.recipe_name, self.recipe = find_recipe(loop.recipe, self.source.config.model_type, self.source.pretrained)
+        self._check_parts(self.recipe)
         self.encoder = self._encoder(self.source)
         for task in self.trained:
             choose_head(self.source, task, loop.new_head)
             if task.kind in SPANS and not self.source.tokenizer.is_fast:
                 raise InputError(f"{task.title} needs a tokenizer that says where its tokens are: a fast one")
-            for settings in self.recipe.trials(task, **loop.changes)[: None if args.search else 1]:
-                check_parts(task, settings.batch_size, loop.gradient_accumulation_steps)
         self.mnli = self._given_mnli(given)
         self._earlier = ("", "", "")  # of an MNLI model that an earlier command left here
-        self.ledger = Ledger(self.out / "ledger.jsonl", {"suite": suite})
+        # Of a builtin model the name: its vocabulary is that of the tasks asked for.
+        model = args.model if args.model in BUILTIN else self.source.fingerprint
+        self.ledger = Ledger(self.out / "ledger.jsonl", {"suite": suite, "model": model})
+        self._refuse_another_model(model)
         self.models = SavedModels(self.out / "models", args.save_models)
         self._planned: dict[str, list[str]] = {}  # names of jobs by task
 
@@ -91,6 +94,19 @@ class Suite:
             raise InputError(f"--wnli {self.args.wnli} has no use without WNLI: add wnli to --tasks")
         if self.args.diagnostic and not (self.suite == "glue" and "mnli" in names):
             raise InputError("--diagnostic is for AX, which GLUE's MNLI model predicts: add mnli to --tasks")
+
+    def _check_parts(self, recipe: Recipe | None) -> None:
+        """The batches of all jobs can be accumulated; of a builtin model that is known before it is made."""
+        for task in self.trained if recipe else ():
+            for settings in recipe.trials(task, **self.loop.changes)[: None if self.args.search else 1]:
+                check_parts(task, settings.batch_size, self.loop.gradient_accumulation_steps)
+
+    def _refuse_another_model(self, model: str) -> None:
+        """One folder holds one model: its result has one name, and other tasks start from its MNLI model."""
+        if self.ledger.is_of_others():
+            path = self.out / f"{self.suite}_dev.json"
+            other = f"{read_result(path).model}, or of other weights" if path.exists() else "another model"
+            raise InputError(f"{self.out} holds results of {other}; give {self.args.model} another --out")
 
     def _load_data(self) -> dict[str, dict[str, SplitData]]:
         source, data = self.args.data_dir, {}
@@ -173,6 +189,11 @@ class Suite:
         with self.ledger.alone():
             self.models.finish({name: best_run(found)[0].name for name, found in runs.items()}, self._planned)
         return {task.name: runs[task.name] for task in self.trained}
+
+    def left_out(self) -> list[str]:
+        """Tasks that earlier commands did in this folder and this one was not asked for."""
+        asked, done = {task.key for task in self.tasks}, {job["task"] for job in self.ledger.results().values()}
+        return sorted(TASKS[key].name for key in done - asked)
 
     def trick(self, task: Task) -> str | None:
         """Of WNLI: what its predictions are instead of the model's, one of `TRICKS`."""

@@ -9,6 +9,7 @@ on where it was.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import logging
@@ -171,8 +172,8 @@ def work(args: ObjectiveArguments) -> dict[str, dict[str, Any]]:
     """Takes jobs until none is left; the results of all, by the jobs' names."""
     study = _Study(args)
     runs = [(arm, seed) for seed in range(args.seeds) for arm in args.arms if seed == 0 or arm != "raw pixels"]
-    jobs = {f"{arm}/seed {seed}": (arm, seed) for arm, seed in runs}
-    return Ledger(Path(args.out) / "ledger.jsonl", study.identity()).run(jobs, study.execute)
+    jobs = {f"{arm}/seed {seed}/{study.digest(arm)}": (arm, seed) for arm, seed in runs}
+    return Ledger(Path(args.out) / "ledger.jsonl", {"study": "objectives"}).run(jobs, study.execute)
 
 
 class _Study:
@@ -186,18 +187,21 @@ class _Study:
             else [f"--train_file={args.train_file}", f"--test_file={args.test_file}"]
         )
 
-    def identity(self) -> dict[str, Any]:
-        """What all results depend on besides the names of the jobs: contents, and no names of files."""
-        settings = {
-            name: value for name, value in asdict(self.args).items() if name in ("images_seen", "label_fractions")
+        self.fingerprints = [images.fingerprint for images in self.images()]
+
+    def digest(self, arm: str) -> str:
+        """Of all that decides an arm's results, contents and no names of files; a job's name ends with it."""
+        recipe, flags = ARMS.get(arm, (ARCHITECTURES.get(arm), {}))
+        decides = {
+            "config": read_yaml(self.args.config(recipe)) if recipe else None,
+            "flags": [flag for flag in self.args.flags if not flag.lstrip("-").startswith(IDLE_FLAGS)],
+            "arm": flags,
+            "images_seen": self.args.images_seen,
+            "label_fractions": self.args.label_fractions,
+            "data": self.fingerprints,
         }
-        settings["flags"] = [flag for flag in self.args.flags if not flag.lstrip("-").startswith(IDLE_FLAGS)]
-        configs = {recipe: self.args.config(recipe) for recipe in METHODS if self.args.config(recipe)}
-        settings["configs"] = {recipe: read_yaml(path) for recipe, path in configs.items()}
-        settings["data"] = {
-            split: images.fingerprint for split, images in zip(("train", "test"), self.images(), strict=True)
-        }
-        return json.loads(json.dumps(settings, default=str))
+        text = json.dumps(decides, sort_keys=True, default=str)
+        return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
     def images(self) -> tuple[ImageDataset, ImageDataset]:
         """The training and the test images."""

@@ -42,11 +42,11 @@ def rows_of(arms: Sequence[str], results: Mapping[str, Mapping[str, Any]]) -> li
 
     Args:
         arms: in the order of the rows.
-        results: of the jobs, by "ARM/seed N".
+        results: of the jobs, by "ARM/seed N/DIGEST".
     """
     rows = []
     for arm in arms:
-        runs = [result for name, result in results.items() if name.rpartition("/")[0] == arm]
+        runs = [result for name, result in results.items() if name.partition("/seed ")[0] == arm]
         row: dict[str, Any] = {"arm": arm, "seeds": len(runs)}
         for protocol in runs[0]["scores"]:
             scores = [run["scores"][protocol] for run in runs]

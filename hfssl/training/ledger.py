@@ -53,6 +53,11 @@ class Ledger:
         """What is done, by the jobs' names, in the order in which it was done."""
         return {entry["job"]: entry["result"] for entry in self._entries() if "result" in entry}
 
+    def is_of_others(self) -> bool:
+        """Whether the file is there and holds results of other settings."""
+        found = self._found_settings() if self.path.exists() else None
+        return found is not None and found != self.settings
+
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """While inside, no other process is, and none notes a job: for what is to be tidied up when jobs are done.
@@ -156,7 +161,7 @@ class Ledger:
                     self._append({"settings": self.settings})
         except OSError as error:
             raise InputError(f"cannot use the ledger {self.path}: {error.strerror}") from None
-        found = next((entry["settings"] for entry in self._entries() if "settings" in entry), None)
+        found = self._found_settings()
         if found is None:
             raise InputError(f"{self.path} is no ledger: its settings are missing; give another file")
         for name in sorted(found.keys() | self.settings.keys()):
@@ -165,6 +170,9 @@ class Ledger:
                     f"{self.path} holds results of other settings ({name}: {found.get(name)}, now "
                     f"{self.settings.get(name)}); delete it or give another folder"
                 )
+
+    def _found_settings(self) -> dict[str, Any] | None:
+        return next((entry["settings"] for entry in self._entries() if "settings" in entry), None)
 
     def _close(self) -> None:
         if self._locks >= 0:

@@ -80,6 +80,9 @@ FAULTS = {
     "over 100": (of_task("rte", scores={"accuracy": [101, 80, 80]}), "scores are numbers from -100 to 100"),
     "a fraction": (of_task("rte", scores={"accuracy": [0.8, 0.8, 0.8]}), "a fraction of 1?"),
     "an interval": (of_task("rte", intervals={"score": [1]}), "the interval of 'score' is not"),
+    "an interval that is a number": (of_task("rte", intervals={"score": 1}), "the interval of 'score' is not"),
+    "intervals that are a list": (of_task("rte", intervals=[1]), "rte: 'intervals' must be a JSON object"),
+    "flags that are a number": (of_task("rte", flags=5), "rte: 'flags' must be a JSON list"),
     "an unknown key of a task": (of_task("rte", seedz=[]), "rte: unknown key 'seedz'"),
     "a task that is a list": (lambda c: c["tasks"].update(rte=[]), "rte: a JSON list, not an object"),
 }

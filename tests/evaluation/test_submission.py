@@ -161,10 +161,10 @@ def test_a_part_is_written_as_incomplete_and_says_what_is_missing(tmp_path):
     result = write_submission("glue", data, predictions, tmp_path)
     assert result.path.name == INCOMPLETE and not result.is_complete and not (tmp_path / COMPLETE).exists()
     assert result.missing == (
-        "QQP.tsv: no test data of QQP", "MNLI-mm.tsv: no predictions of MNLI", "RTE.tsv: 10 of 100 rows",
+        "QQP.tsv: not among the tasks: QQP", "MNLI-mm.tsv: no predictions of MNLI", "RTE.tsv: 10 of 100 rows",
     )  # fmt: skip
     report = validate_submission(result.path, TOYGLUE)
-    assert any(error.startswith("incomplete: QQP.tsv: no test data") for error in report.errors)
+    assert any(error.startswith("incomplete: QQP.tsv: not among the tasks") for error in report.errors)
     assert {"QQP.tsv: missing", "MNLI-mm.tsv: missing"} < set(report.errors)
     assert any(
         error.startswith("RTE.tsv: 90 of 100 rows are missing: index 10, 11, 12, ...") for error in report.errors
@@ -181,6 +181,28 @@ def test_a_toy_submission_is_good_for_the_toy_only(suite, toy_zip, tmp_path):
     assert write_submission(suite, data, guesses(data), tmp_path / "out").notes[-1].startswith("of synthetic data")
     with zipfile.ZipFile(tmp_path / "out" / COMPLETE) as archive:
         assert b"synthetic" in archive.comment
+
+
+def test_a_strangers_zip_does_not_steer_the_terminal(toy_zip, tmp_path, no_witness):
+    files = toy_zip["glue"] | {
+        "evil\x1b[31m.txt": b"x",
+        "in\x1b[2J/RTE.tsv": b"x",
+        "INCOMPLETE.txt": b"a\n\x1b[2Jb\x07\n",
+    }
+    report = validate_submission(pack(tmp_path / "submission.zip", files), TOYGLUE)
+    said = [error for error in report.errors if "x1b" in error]
+    assert len(said) == 3 and all(error.isprintable() for error in report.errors)
+    with pytest.raises(InputError) as refused:
+        validate_submission(pack(tmp_path / "other.zip", {"a\x1b[31m": b"x"}))
+    assert str(refused.value).isprintable()
+
+
+def test_data_without_the_suites_test_sets_is_said(toy_zip, tmp_path, no_witness):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "notes.txt").write_text("x")
+    files = {"RTE.tsv": "index\tprediction\n" + "".join(f"{row}\tentailment\n" for row in range(3000))}
+    report = validate_submission(pack(tmp_path / "submission.zip", files), str(tmp_path / "data"))
+    assert any("has no whole test data for RTE.tsv: official counts alone" in line for line in report.warnings)
 
 
 def lines_of(files, name):

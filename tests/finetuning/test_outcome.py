@@ -1,6 +1,7 @@
 """The report and `hfssl compare`, on results that are put together without training."""
 
 import functools
+import json
 import re
 
 import numpy as np
@@ -9,12 +10,13 @@ import pytest
 from hfssl.errors import InputError
 from hfssl.evaluation.contamination import Overlap
 from hfssl.evaluation.results import ModelResult, write_result
-from hfssl.evaluation.task_data import load_task
+from hfssl.evaluation.task_data import load_split, load_task
 from hfssl.evaluation.tasks import TASKS
+from hfssl.finetuning import outcome
 from hfssl.finetuning.arguments import LoopArguments, SuiteArguments
 from hfssl.finetuning.comparison import compare_folders, comparison_table
 from hfssl.finetuning.loop import confidence, decode
-from hfssl.finetuning.outcome import collect, make_result, write_outcome
+from hfssl.finetuning.outcome import TaskRuns, collect, make_result, write_outcome
 from hfssl.finetuning.report import row_errors, write_report
 from hfssl.finetuning.suite import Suite, read_logits
 
@@ -111,6 +113,23 @@ def test_compare_refuses_what_does_not_compare(made, tmp_path):
         )
     with pytest.raises(InputError, match="was scored on other rows"):
         compare_folders(good, other)
+    path = other / "predictions" / "cola.json"
+    whole = json.loads(path.read_text())
+    for damage in ({"data": None}, {"predictions": {"validation": []}}, {"predictions": {"validation": [3]}}):
+        path.write_text(json.dumps(whole | damage))
+        with pytest.raises(InputError, match=r"cola.json is damaged: it must hold the predictions of each split"):
+            compare_folders(good, other)
+
+
+def test_labels_that_look_exchanged_on_dev_are_said(toy):
+    """Pitfall 3: a head read in another order is plain against the gold labels."""
+    task = TASKS["glue/mnli"]
+    dev = {split: load_split(task, split, "builtin:toyglue") for split in task.scored_splits}
+    turned = dict(zip(task.labels, (*task.labels[1:], task.labels[0]), strict=True))
+    for names, said in ((turned, True), ({name: name for name in turned}, False)):
+        predictions = {split: [[names[label] for label in data.labels]] for split, data in dev.items()}
+        flags = outcome._relabelled(TaskRuns(task, dev, [], predictions))
+        assert bool(flags) == said and all("the gold labels agree with 0% of the predictions" in flag for flag in flags)
 
 
 def test_the_best_seed_on_dev_is_handed_in(made):

@@ -203,8 +203,11 @@ def test_an_mnli_model_of_an_earlier_command_is_started_from(go, tmp_path, count
     go("glue", "mnli")
     result = go("glue", "rte,cola")
     assert result.tasks["rte"].started_from.startswith("mnli (seed 0, score ")
+    later = Suite("glue", SuiteArguments(result.model, str(tmp_path / "out"), "rte", TOY), LoopArguments())
+    assert later.left_out() == ["cola", "mnli"]
     assert result.tasks["cola"].started_from is None and counted == ["rte 0", "mnli 0", "rte 0", "cola 0"]
-    assert go("glue", "rte", model=gpt_folder).tasks["rte"].started_from is None, "another model's is none"
+    with pytest.raises(InputError, match=r"out holds results of .*, or of other weights; give .* another --out"):
+        go("glue", "rte", model=gpt_folder)
 
 
 def test_what_mnli_would_not_change_does_not_start_from_it(go, tmp_path):
@@ -349,6 +352,9 @@ def test_a_part_of_a_split_is_marked_and_never_whole(go, tmp_path, bert_folder):
         ({"tasks": "rte", "model": "builtin-demo", "contamination": "./nowhere.txt"}, "nowhere.txt"),
         ({"tasks": "rte", "search": True, "batch_size": 30, "gradient_accumulation_steps": 4}, "does not divide"),
         ({"tasks": "rte", "gradient_accumulation_steps": 5}, "does not divide the batch of 32 of RTE"),
+        ({"tasks": "rte", "model": "builtin-demo", "gradient_accumulation_steps": 3}, "does not divide the batch"),
+        ({"tasks": "rte", "max_steps": 0}, "--max_steps must be at least 1, or -1 for none, not 0"),
+        ({"tasks": "rte", "learning_rate": float("nan")}, "--learning_rate must be positive, not nan"),
     ],
 )
 def test_bad_input_is_said_before_anything_is_written(go, tmp_path, arguments, message):

@@ -61,12 +61,14 @@ def test_a_study_writes_a_row_an_arm_and_goes_on_with_what_is_missing(tmp_path, 
     assert "adversary" in printed and "psnr" in printed
     ledger = tmp_path / "ledger.jsonl"
     ledger.write_bytes(ledger.read_bytes()[:-20])
-    assert main(flags) == rows and executed[-1] == executed[-2] == "supervised/seed 1"
-    with pytest.raises(InputError, match="other settings"):
-        main([*flags, "--images_seen", "1280"])
-    assert main([*flags, "--flags=--logging_steps=9"]) == rows, "another log is the same study"
-    with pytest.raises(InputError, match=r"other settings \(flags"):
-        main([*flags, "--flags=--learning_rate=0.5"])
+    assert main(flags) == rows and executed[-1] == executed[-2]
+    assert executed[-1].startswith("supervised/seed 1/")
+    count = len(executed)
+    assert main([*flags, "--flags=--logging_steps=9"]) == rows and len(executed) == count, "another log changes nothing"
+    for change in ("--images_seen=1280", "--flags=--learning_rate=0.5"):
+        main([*flags, change])
+        assert len(executed) == 2 * count - 1, "all jobs are others"
+        del executed[count:]
 
 
 def test_the_interval_is_of_the_images_and_of_the_seeds():
@@ -76,7 +78,7 @@ def test_the_interval_is_of_the_images_and_of_the_seeds():
     mean, low, high = interval_of(three)
     half = math.hypot(0.02, 4.302653 * 0.01 / math.sqrt(3))  # Student's t with two degrees of freedom
     assert (mean, low, high) == pytest.approx((0.5, 0.5 - half, 0.5 + half), abs=1e-6)
-    results = {f"simclr/seed {seed}": {"scores": {"kNN, all": score}} for seed, score in enumerate(three)}
+    results = {f"simclr/seed {seed}/x": {"scores": {"kNN, all": score}} for seed, score in enumerate(three)}
     (row,) = rows_of(["simclr"], results)
     assert row["kNN, all"] == pytest.approx([50, 100 * low, 100 * high, 1.0])
 
@@ -127,16 +129,19 @@ def test_real_jobs(tmp_path):
     assert "painting" not in second and "train seconds" not in second and second["probe seconds"] > 0
 
 
-def test_the_study_is_of_the_content_of_its_files(tmp_path, monkeypatch):
-    """An edited YAML under the same name is another study."""
-    monkeypatch.setattr(objectives._Study, "execute", made_up)
+def test_a_job_is_of_the_content_of_its_files(tmp_path, monkeypatch):
+    """An edited YAML under the same name makes other jobs of its arm, and of no other."""
+    executed = []
+    monkeypatch.setattr(
+        objectives._Study, "execute", lambda self, name, job: executed.append(job[0]) or made_up(self, name, job)
+    )
     configs = {key: str(shutil.copy(program(path), tmp_path / f"{key}.yaml")) for key, path in CONFIGS.items()}
-    args = ObjectiveArguments(**configs, dataset="builtin:photos", arms=["simclr"], seeds=1, out=str(tmp_path / "out"))
-    assert objectives.work(args)
-    path = Path(configs["simclr_config"])
+    arms = ["simclr", "cpc", "random init"]
+    args = ObjectiveArguments(**configs, dataset="builtin:photos", arms=arms, seeds=1, out=str(tmp_path / "out"))
+    assert len(objectives.work(args)) == 3
+    path = Path(configs["cpc_config"])
     path.write_text(path.read_text().replace("learning_rate: 1.0e-3", "learning_rate: 2.0e-3"))
-    with pytest.raises(InputError, match="other settings"):
-        objectives.work(args)
+    assert len(objectives.work(args)) == 3 and executed == [*arms, "cpc"]
 
 
 def processes(*words):
