@@ -5,8 +5,8 @@
 
 What a model adds is what it scores above these two rows; eval/LEADERBOARD.md has them of the data at hand. Wang et al.
 2019 print the most frequent class of SuperGLUE. The data is the Hub's without --data_dir; builtin:toyglue takes
-seconds, the large tasks minutes each on a CPU. Expect 0 for CoLA and STS-B of the most frequent class, and WNLI far below chance of
-TF-IDF, since its dev set repeats sentences of train with the other label.
+seconds, the large tasks minutes each on a CPU. Expect 0 for CoLA and STS-B of the most frequent class, and WNLI far
+below chance of TF-IDF, since its dev set repeats sentences of train with the other label.
 """
 
 from dataclasses import dataclass, field
