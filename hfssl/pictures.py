@@ -16,6 +16,7 @@ from hfssl.data.readers import IMAGE_SUFFIXES
 from hfssl.errors import InputError, one_line
 from hfssl.evaluation.reconstruction import paints
 from hfssl.files import is_missing_folder
+from hfssl.models.modeling_context_encoder import check_mask
 
 logger = logging.getLogger(__name__)
 
@@ -94,14 +95,18 @@ def inpaint_files(
         hidden = read_image(Pictures([Path(mask)]), 0).float().mean(0) >= 128
     model = load_painter(source, "inpaint", trust_remote_code)
 
-    def paint(image: torch.Tensor) -> torch.Tensor:
+    def check(image: torch.Tensor) -> None:
         where = _middle(image.shape[-2:]) if hidden is None else hidden
         if where.shape != image.shape[-2:]:
             sizes = [f"{width} x {height}" for height, width in (where.shape, image.shape[-2:])]
             raise ValueError(f"the mask {mask} has {sizes[0]} pixels and the image {sizes[1]} (width x height)")
+        check_mask(image, where[None, None])
+
+    def paint(image: torch.Tensor) -> torch.Tensor:
+        where = _middle(image.shape[-2:]) if hidden is None else hidden
         return model.inpaint(image.to(model.device), where[None, None].to(model.device))
 
-    return _each(paths, out, paint)
+    return _each(paths, out, paint, check)
 
 
 def _middle(size: tuple[int, int]) -> torch.Tensor:
@@ -128,7 +133,13 @@ def _image_files(files: Sequence[str], out: str) -> list[Path]:
     return paths
 
 
-def _each(paths: list[Path], out: str, paint: Callable[[torch.Tensor], torch.Tensor]) -> list[Path]:
+def _each(
+    paths: list[Path],
+    out: str,
+    paint: Callable[[torch.Tensor], torch.Tensor],
+    check: Callable[[torch.Tensor], None] = lambda image: None,
+) -> list[Path]:
+    """Paints each image (1, 3, H, W), once all could be read and have passed the check, or its ValueError."""
     from PIL import Image
 
     files, written = Pictures(paths), []
@@ -137,9 +148,11 @@ def _each(paths: list[Path], out: str, paint: Callable[[torch.Tensor], torch.Ten
         if image[0].numel() > LARGEST:
             raise InputError(f"{path} has {image[0].numel():,} pixels; at most {LARGEST:,} are painted at once")
         try:
-            made = paint(image.float().div(255)[None])[0]
-        except ValueError as error:  # of the model: the mask does not fit
+            check(image.float().div(255)[None])
+        except ValueError as error:
             raise InputError(f"{path}: {error}") from None
+    for number, path in enumerate(paths):
+        made = paint(read_image(files, number).float().div(255)[None])[0]
         pixels = (255 * made.cpu()).round().byte().permute(1, 2, 0).numpy()
         target = Path(out) / f"{path.stem}.png"
         try:

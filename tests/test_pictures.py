@@ -39,6 +39,7 @@ def folder(tmp_path_factory):
     Image.fromarray(mask).save(folder / "mask.png")
     Image.fromarray(mask * 0).save(folder / "nothing.png")
     (folder / "notes.txt").write_text("x")
+    (folder / "damaged.png").write_bytes((folder / "wide.png").read_bytes()[:500])
     return folder
 
 
@@ -95,6 +96,11 @@ def test_inpaint_leaves_what_is_seen(folder, tmp_path):
             "grey.png has 47 x 33 pixels and the image 64 x 40 (width x height)",
         ),
         ("inpaint {in}/paint {in}/wide.png --mask {in}/nothing.png", "the mask hides nothing"),
+        (
+            "inpaint {in}/paint {in}/wide.png {in}/tall.jpg --mask {in}/mask.png",
+            "tall.jpg: the mask {in}/mask.png",
+        ),
+        ("colorize {in}/color {in}/wide.png {in}/damaged.png", "damaged.png"),
         ("inpaint {in}/paint {in}/wide.png --mask {in}/nomask.png", "no such file"),
         ("inpaint {in}/paint {in}/wide.png --mask middle", "(center hides a square in the middle)"),
     ],

@@ -20,6 +20,7 @@ import contextlib
 import difflib
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import timm
@@ -95,6 +96,20 @@ class BackboneConfig(PreTrainedConfig):
     def backbone_size(self) -> int:
         """Side in pixels of what the backbone itself sees: the image, if a method does not cut it up."""
         return self.image_size
+
+
+def check_pixels(images: torch.Tensor, channels: Sequence[int], verb: str) -> None:
+    """Raises a ValueError, one line, unless images are floats (B, C, H, W) in [0, 1] with such a number of channels."""
+    if images.ndim != 4 or images.shape[1] not in channels or not images.numel():
+        named = " or ".join(map(str, channels))
+        raise ValueError(f"{verb} takes images (B, {named}, H, W), not {tuple(images.shape)}")
+    if not images.is_floating_point() or not 0 <= float(images.min()) <= float(images.max()) <= 1:
+        raise ValueError(f"{verb} takes floating-point images in [0, 1]")
+
+
+def at_least_float32(values: torch.Tensor) -> torch.Tensor:
+    """16-bit floats as float32, in which losses are computed; wider ones as they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def check_name(name: str, value, known: tuple[str, ...]) -> None:
@@ -303,7 +318,7 @@ class BackboneModel(BackbonePreTrainedModel):
         of a copy without memory.
 
         Raises:
-            BackboneError: the backbone gives no maps, or none of an image of this size.
+            BackboneError: the backbone gives no maps, or the image is smaller than its strides.
         """
         config = self.config
         if not hasattr(self.timm_model, "forward_intermediates"):
@@ -324,6 +339,13 @@ class BackboneModel(BackbonePreTrainedModel):
                 raise BackboneError(
                     f"{config.backbone} cannot make feature maps of {config.backbone_size} pixels: {reason}"
                 ) from error
+        declared = getattr(copy, "feature_info", None)
+        stride = declared[-1].get("reduction", 1) if isinstance(declared, list) and declared else 1
+        if config.backbone_size < stride:  # timm's convolutions would pad their way to a map of padding
+            raise BackboneError(
+                f"an image of {config.backbone_size} pixels is too small for the strides of {config.backbone}, "
+                f"{stride} in all"
+            )
         owners = {name: name.rpartition(".")[0] for name, _ in copy.named_parameters()}
         return [each.shape[1:] for each in maps], {
             name for name, owner in owners.items() if owner and owner not in called

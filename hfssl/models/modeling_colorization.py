@@ -28,7 +28,9 @@ from .backbone import (
     BackboneForImageClassification,
     BackboneModel,
     BackbonePreTrainedModel,
+    at_least_float32,
     check_name,
+    check_pixels,
 )
 from .color import (
     NUM_CELLS,
@@ -169,7 +171,7 @@ class ColorizationModel(BackboneModel):
             torch.tensor(values, device=pixel_values.device)[:, None, None]
             for values in (self.config.image_mean, self.config.image_std)
         )
-        return (pixel_values.float() * std + mean).clamp(0, 1)
+        return (at_least_float32(pixel_values) * std + mean).clamp(0, 1)
 
 
 @dataclass
@@ -329,7 +331,7 @@ class ColorizationForPreTraining(BackbonePreTrainedModel):
             rgb: (B, 3, H, W) in [0, 1].
             points: (B, P) numbers of the pixels; by default all, P = H W.
         """
-        config, logits = self.config, logits.float()
+        config, logits = self.config, at_least_float32(logits)
         if config.color_loss == "hist_hc":
             return hue_chroma_loss(
                 logits, rgb_to_hcl(rgb), config.color_bins, config.color_window, config.hue_weight, points
@@ -352,10 +354,7 @@ class ColorizationForPreTraining(BackbonePreTrainedModel):
         Raises:
             ValueError: another number of channels, or values outside of [0, 1].
         """
-        if images.ndim != 4 or images.shape[1] not in (1, 3):
-            raise ValueError(f"colorize takes images (B, 1 or 3, H, W), not {tuple(images.shape)}")
-        if not images.is_floating_point() or not 0 <= float(images.min()) <= float(images.max()) <= 1:
-            raise ValueError("colorize takes floating-point images in [0, 1]")
+        check_pixels(images, (1, 3), "colorize")
         was_training = self.training
         self.eval()
         try:
@@ -389,7 +388,7 @@ class ColorizationForPreTraining(BackbonePreTrainedModel):
 
     def decode(self, logits: torch.Tensor) -> torch.Tensor:
         """The colour (B, P, 2) of what the head says of pixels: (a, b), or hue and chroma as a point (`to_vector`)."""
-        config, logits = self.config, logits.float()
+        config, logits = self.config, at_least_float32(logits)
         if config.color_loss == "l2_ab":
             return AB_SCALE * logits
         if config.color_loss == "ce313":
@@ -410,6 +409,7 @@ def join_color(lightness: torch.Tensor, vector: torch.Tensor, color_loss: str) -
         color = torch.stack([hue, chroma], 1)
         return ColorizedImages(hcl_to_rgb(torch.cat([color, lightness], 1)), lightness, color)
     lab = into_gamut(torch.cat([lightness, vector], 1))
+    # What is clamped is the rounding that `into_gamut` allows, a fortieth of a step of 8 bits.
     return ColorizedImages(lab_to_rgb(lab).clamp(0, 1), lab[:, :1], lab[:, 1:])
 
 

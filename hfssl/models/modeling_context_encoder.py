@@ -32,7 +32,9 @@ from .backbone import (
     BackboneForImageClassification,
     BackboneModel,
     BackbonePreTrainedModel,
+    at_least_float32,
     check_name,
+    check_pixels,
 )
 
 MASKS = ("center", "block", "free")
@@ -270,14 +272,21 @@ class ContextEncoderForPreTraining(BackbonePreTrainedModel):
         """
         Args:
             pixel_values: (B, 3, S, S) or (B, 1, 3, S, S), one view, normalised, S the config's `image_size`.
-            mask: (B, 1, S, S) bool, True is hidden; by default the middle.
+            mask: (B, 1, S, S) bool, True is hidden; by default the middle. An image of which nothing is hidden has no
+                error.
             return_loss: compute the loss. (Its name tells the Trainer that evaluation has a loss without labels.)
+
+        Raises:
+            ValueError: a mask of another size or kind.
         """
         return_dict = self.config.return_dict if return_dict is None else return_dict
         pixels = pixel_values.flatten(0, 1) if pixel_values.ndim == 5 else pixel_values
         if mask is None:
             mask = central_mask(self.config.image_size, self.config.overlap).to(pixels.device)
             mask = mask.expand(len(pixels), 1, -1, -1)
+        shape = (len(pixels), 1, *pixels.shape[-2:])
+        if mask.dtype != torch.bool or mask.shape != shape:
+            raise ValueError(f"the mask must be bool {shape}, as the images are, not {mask.dtype} {tuple(mask.shape)}")
         reconstruction = self.reconstruct(pixels, mask)
         losses = self._losses(reconstruction, self._signed(pixels), mask) if return_loss else {}
         output = ContextEncoderOutput(reconstruction=reconstruction, **losses)
@@ -287,12 +296,12 @@ class ContextEncoderForPreTraining(BackbonePreTrainedModel):
         """The whole image (B, 3, S, S) in [-1, 1], from what the mask (B, 1, S, S) lets see of normalised pixels."""
         seen = pixel_values.masked_fill(mask, 0).to(next(self.context_encoder.timm_model.parameters()).dtype)
         features = self.context_encoder(seen, return_dict=True).last_hidden_state
-        return self.decoder(self.bottleneck(features)).float()
+        return at_least_float32(self.decoder(self.bottleneck(features)))
 
     def _signed(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Normalised pixels as pixels in [-1, 1]."""
         mean, std = _scale(self.config, pixel_values.device)
-        return 2 * (pixel_values.float() * std + mean).clamp(0, 1) - 1
+        return 2 * (at_least_float32(pixel_values) * std + mean).clamp(0, 1) - 1
 
     def _losses(self, image: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
         """The losses of a reconstructed image, by the names of `ContextEncoderOutput`."""
@@ -300,7 +309,8 @@ class ContextEncoderForPreTraining(BackbonePreTrainedModel):
         weights = error_weights(mask, config.overlap, config.overlap_weight)
         predicted = widened(mask, config.overlap)
         squared = (weights * (image - truth).square()).sum((1, 2, 3))
-        error = (squared / (3 * predicted.sum((1, 2, 3)))).mean()  # each image as much, whatever its mask
+        count = 3 * predicted.sum((1, 2, 3)).clamp(min=1)
+        error = (squared / count).mean()  # each image as much, whatever its mask
         if not config.adversarial_weight:
             return {"loss": error, "reconstruction_loss": error}
         real, made = (self._judged(each, truth, predicted) for each in (truth, image))
@@ -370,16 +380,13 @@ def _scale(config: ContextEncoderConfig, device: torch.device) -> list[torch.Ten
 
 def verdict(logits: torch.Tensor, real: bool) -> torch.Tensor:
     """Cross-entropy of the discriminator's logits (B,) with what it should say, in nats."""
-    logits = logits.float()
+    logits = at_least_float32(logits)
     return F.softplus(-logits if real else logits).mean()
 
 
 def check_mask(images: torch.Tensor, mask: torch.Tensor) -> None:
     """Raises a ValueError, one line, unless images (B, 3, H, W) in [0, 1] and a mask fit each other."""
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f"inpaint takes images (B, 3, H, W), not {tuple(images.shape)}")
-    if not images.is_floating_point() or not 0 <= float(images.min()) <= float(images.max()) <= 1:
-        raise ValueError("inpaint takes floating-point images in [0, 1]")
+    check_pixels(images, (3,), "inpaint")
     if mask.dtype != torch.bool:
         raise ValueError(f"a mask is bool, True where the image is hidden, not {mask.dtype}")
     if mask.ndim != 4 or mask.shape[1] != 1 or mask.shape[-2:] != images.shape[-2:]:

@@ -128,6 +128,16 @@ def test_equal_distributions_have_no_divergence():
     assert float(divergence(torch.eye(4)[:1], torch.full((1, 4), -math.log(4)))) == pytest.approx(math.log(4))
 
 
+def test_the_papers_settings():
+    """Larsson et al. 2016 and their solver; Zhang et al. 2016, section 2."""
+    config = ColorizationConfig()
+    assert (config.color_bins, config.color_window, config.hue_weight) == (32, 7, 5.0)
+    assert (config.rebalancing_mix, config.annealing_temperature) == (0.5, 0.38)
+    model, rgb = make(hue_weight=2.0, color_window=3), images()
+    logits = torch.randn(2, 32 * 32, 16)
+    torch.testing.assert_close(model.color_loss(logits, rgb), hue_chroma_loss(logits, rgb_to_hcl(rgb), 8, 3, 2.0))
+
+
 def test_l2_and_cell_losses_by_their_formulas():
     model, rgb = make("l2_ab"), images()
     ab = rgb_to_lab(rgb)[:, 1:].flatten(2).mT
@@ -135,6 +145,10 @@ def test_l2_and_cell_losses_by_their_formulas():
     expected = ((logits - ab / AB_SCALE) ** 2).sum(-1).mean()
     torch.testing.assert_close(model.color_loss(logits, rgb), expected)
     torch.testing.assert_close(model.color_loss(ab / AB_SCALE, rgb), torch.tensor(0.0))
+    exact = logits.double().requires_grad_()
+    total = sum(float((exact[b, p] - ab[b, p] / AB_SCALE).square().sum()) for b in range(2) for p in range(1024))
+    assert float(model.color_loss(exact, rgb.double())) == pytest.approx(total / 2048, rel=1e-4)
+    assert torch.autograd.gradcheck(lambda given: model.color_loss(given, rgb.double()), exact, fast_mode=True)
     logits, colours, weights = torch.randn(5, 313).double(), torch.randn(5, 2).double() * 30, torch.rand(313).double()
     total = 0.0
     for row in range(5):
@@ -305,6 +319,15 @@ def test_a_panorama_is_no_larger_than_four_images_in_a_row():
 def test_bad_settings(settings, message):
     with pytest.raises(BackboneError, match=message):
         ColorizationForPreTraining(ColorizationConfig(**SMALL | settings))
+
+
+def test_an_image_smaller_than_the_strides_is_refused():
+    for size in (8, 16):
+        with pytest.raises(
+            BackboneError, match=f"an image of {size} pixels is too small for the strides of resnet10t, 32"
+        ):
+            make(image_size=size)
+    assert make(image_size=16, stem="cifar")
 
 
 def test_a_backbone_without_feature_maps_is_refused_with_some_that_have_them(monkeypatch):

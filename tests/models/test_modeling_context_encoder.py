@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from hfssl.data.image_masks import make_masks, mask_draws
 from hfssl.models import BackboneError, ContextEncoderConfig, ContextEncoderForPreTraining
 from hfssl.models.modeling_context_encoder import (
     ChannelwiseLinear,
@@ -46,11 +47,21 @@ def test_the_central_mask_and_the_weights_of_its_band():
     assert torch.equal(error_weights(mask, 0, 10.0), mask.float())
 
 
-@pytest.mark.parametrize("kind", ["center", "free"])
+def test_the_authors_settings():
+    """Pathak et al. 2016 and `train.lua`: weights .999 and .001, ten times the weight on 4 pixels of overlap."""
+    config = ContextEncoderConfig()
+    assert (config.reconstruction_weight, config.adversarial_weight) == (0.999, 0.001)
+    assert (config.overlap, config.overlap_weight, config.discriminator_learning_rate_factor) == (4, 10.0, 0.1)
+    assert (config.conditional, config.mask) == (False, "center")
+
+
+@pytest.mark.parametrize("kind", ["center", "block", "free"])
 def test_what_is_hidden_is_not_seen(kind):
     """Other pixels under the mask change nothing of the result."""
     model = make(mask=kind).eval()
     mask = central_mask(32, 2).expand(3, 1, -1, -1)
+    if kind != "center":
+        mask = make_masks(kind, 32, torch.rand(3, mask_draws(kind), dtype=torch.float64))
     one, other = pixels(), torch.where(mask, pixels(seed=2), pixels())
     with torch.no_grad():
         first, second = (model(each, mask).reconstruction for each in (one, other))
@@ -65,6 +76,18 @@ def test_only_predicted_pixels_have_a_gradient():
     model._losses(made, model._signed(pixels()), mask)["loss"].backward()
     touched = made.grad.abs().sum(1, keepdim=True) > 0
     assert torch.equal(touched, widened(mask, 2))
+
+
+@pytest.mark.parametrize("kind", ["center", "free"])
+def test_what_the_discriminator_judges(kind):
+    """The part alone; conditional, the truth with the part in its place."""
+    image, truth = pixels(seed=3), pixels(seed=4)
+    mask = central_mask(32, 2).expand(3, 1, -1, -1)
+    predicted = widened(mask, 2)
+    judged = make(mask=kind, conditional=True)._judged(image, truth, predicted)
+    assert torch.equal(judged, torch.where(predicted, image, truth))
+    alone = make(mask=kind)._judged(image, truth, predicted)
+    assert torch.equal(alone, image[:, :, 8:24, 8:24] if kind == "center" else image * predicted)
 
 
 def test_without_an_adversary_the_loss_is_the_squared_error():
@@ -124,6 +147,22 @@ def test_the_cut_off_discriminator_is_the_discriminator():
     assert all(torch.equal(buffer, before[name]) for name, buffer in model.discriminator.named_buffers())
     torch.testing.assert_close(cut, model.discriminator(images))
     assert any(not torch.equal(buffer, before[name]) for name, buffer in model.discriminator.named_buffers())
+
+
+def test_the_adversarial_losses_in_float64():
+    model = make().double().eval()
+    truth, mask = pixels().double().tanh(), central_mask(32, 2).expand(3, 1, -1, -1)
+    made = pixels(seed=5).double().tanh().requires_grad_()
+    for name in ("loss", "generator_loss"):
+        assert torch.autograd.gradcheck(lambda x, name=name: model._losses(x, truth, mask)[name], made, fast_mode=True)
+    losses = model._losses(made, truth, mask)
+    real, false = (model.discriminator(each[:, :, 8:24, 8:24]) for each in (truth, made))
+    told_apart = -(torch.sigmoid(real).log().mean() + (1 - torch.sigmoid(false)).log().mean())
+    believed = -torch.sigmoid(false).log().mean()
+    torch.testing.assert_close(losses["discriminator_loss"], told_apart)
+    torch.testing.assert_close(losses["generator_loss"], believed)
+    expected = 0.999 * losses["reconstruction_loss"] + 0.001 * believed + told_apart
+    torch.testing.assert_close(losses["loss"], expected)
 
 
 def test_a_discriminator_that_cannot_tell_costs_twice_ln_2():
@@ -231,6 +270,10 @@ def test_the_two_learning_rates():
             {"image_size": 16, "overlap": 1, "backbone": "vgg11_bn", "backbone_kwargs": {}},
             "cannot make feature maps of 16",
         ),
+        (
+            {"image_size": 16, "overlap": 1},
+            "16 pixels is too small for the strides of resnet10t, 32 in all",
+        ),
         ({"overlap": 5}, r"overlap must be at most an eighth of the image \(4 pixels\)"),
         ({"adversarial_weight": -1}, "must not be negative"),
         ({"num_channels": 1}, "paints in three"),
@@ -256,3 +299,11 @@ def test_bad_settings(settings, message):
 def test_bad_images_and_masks(images, mask, message):
     with pytest.raises(ValueError, match=message):
         make().inpaint(images, mask)
+
+
+def test_bad_masks_in_training():
+    model, mask = make(), central_mask(32, 2).expand(3, 1, -1, -1)
+    for bad in (mask.float(), mask[:2], mask[..., :16], mask[:, 0]):
+        with pytest.raises(ValueError, match=r"the mask must be bool \(3, 1, 32, 32\), as the images are"):
+            model(pixels(), bad)
+    assert float(model(pixels(), torch.zeros_like(mask)).reconstruction_loss) == 0, "nothing hidden, no error"
