@@ -149,6 +149,15 @@ def test_smoke_painters(tmp_path, name, paint, paper):
     assert paper in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_the_recipe_of_colorization_counts_the_colours(tmp_path):
+    """Zhang et al. 2016: rare colours weigh more, by the training images."""
+    main = runpy.run_path(str(recipes()["colorization"]))["main"]
+    flags = ["--model.color_loss=ce313", "--max_steps=1", "--per_device_train_batch_size=4", "--save_strategy=no"]
+    main(["--config", str(ROOT / "recipes/smoke/colorization.yaml"), *flags, "--output_dir", str(tmp_path)])
+    weights = AutoModelForPreTraining.from_pretrained(tmp_path).cell_weights
+    assert weights.shape == (313,) and weights.max() > 2 * weights.min() > 0
+
+
 @pytest.mark.parametrize(
     ("config", "flags"), [("smoke/simclr", ["--model.supervised", "true"]), ("simclr_vit_cpu", [])]
 )
