@@ -37,7 +37,7 @@ def run_logged(command: Sequence[Any], log: Path) -> tuple[float, float]:
         try:
             while process.poll() is None:
                 most = max(most, held_memory(process.pid))
-                time.sleep(0.25)
+                time.sleep(1.0)
         finally:
             if process.poll() is None:  # the study is stopped: the recipe saves and leaves, with all it started
                 os.killpg(process.pid, signal.SIGTERM)
