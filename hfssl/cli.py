@@ -220,8 +220,17 @@ def compare(
 @app.command()
 def leaderboard(
     results: Annotated[list[str] | None, typer.Argument(help="Results: JSON files, or folders that hold them.")] = None,
+    html: Annotated[
+        str | None,
+        typer.Option(help="A folder for a static site of them, of probes and of compared objectives; of eval/results."),
+    ] = None,
 ) -> None:
     """Show results on GLUE and SuperGLUE among published ones, dev and test apart."""
+    if html is not None:
+        from hfssl.evaluation.leaderboard_page import write_site
+
+        print(write_site(results or [], html))
+        return
     from rich.console import Console
 
     from hfssl.evaluation.leaderboard import board_table, boards, result_table

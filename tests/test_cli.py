@@ -80,6 +80,11 @@ def test_version_and_env_and_ls(run_command, hfssl_command):
         (["demo", "--out", "hfssl"], "hfssl is not empty and holds no demo"),
         (["validate-submission", "README.md"], "README.md is not a zip file"),
         (["leaderboard", "recipes"], "no result in 'recipes'"),
+        (
+            ["leaderboard", "recipes", "--html", "out/none"],
+            "no result in 'recipes': a JSON file of hfssl glue or superglue",
+        ),
+        (["leaderboard", "--html", "hfssl"], "hfssl is not empty and holds no leaderboard; give another --html"),
         (["export", "./nowhere", "--out", "out/none"], "no model directory './nowhere'"),
         (["export", "./nowhere", "--format", "onnx", "--out", "out/none"], "unknown format 'onnx': one of timm"),
         (["probe", "./nowhere"], "give either --dataset, or --train_file and --test_file"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hfssl.evaluation.averages import AverageScore, suite_average
@@ -59,6 +59,7 @@ class Row:
         scores: by task and score name, in points.
         footnotes: keys of `FOOTNOTES`.
         own: a result of the user's.
+        intervals: by task and score name, the ends of the 95 % interval where a result has one.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Row:
     footnotes: tuple[str, ...] = ()
     source: str = ""
     own: bool = False
+    intervals: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,12 @@ class Board:
     @property
     def averages(self) -> tuple[str, ...]:
         return RANKED_BY[self.suite, self.part]
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The tasks that any row has scores of."""
+        known = {name for row in self.rows for name, scores in row.scores.items() if scores}
+        return [task for task in suite_tasks(self.suite).values() if task.name in known]
 
     def footnotes(self) -> list[str]:
         """The keys of the footnotes that its rows have, in order."""
@@ -123,7 +131,8 @@ def result_row(result: ModelResult) -> Row:
     footnotes += ["flagged"] if result.kind != "baseline" and any(task.flags for task in tasks) else []
     footnotes += ["synthetic"] if result.synthetic else []
     averages = {name: average.value for name, average in result.averages().items() if average.value is not None}
-    return Row(result.model, averages, result.scores(), tuple(footnotes), own=True)
+    intervals = {name: task.intervals for name, task in result.tasks.items()}
+    return Row(result.model, averages, result.scores(), tuple(footnotes), own=True, intervals=intervals)
 
 
 def boards(results: Sequence[ModelResult] = (), suites: Sequence[str] = SUITES) -> list[Board]:
@@ -148,16 +157,14 @@ def _ranked(suite: str, part: str, rows: list[Row]) -> tuple[Row, ...]:
 
 def _cells(board: Board) -> tuple[list[str], list[list[str]]]:
     """The header and the rows as text."""
-    tasks = list(suite_tasks(board.suite).values())
-    shown = [task for task in tasks if any(row.scores.get(task.name) for row in board.rows)]
-    header = ["", *board.averages, *(_task_header(task) for task in shown)]
+    header = ["", *board.averages, *(_task_header(task) for task in board.tasks)]
     numbers = {key: str(number) for number, key in enumerate(board.footnotes(), start=1)}
     body = []
     for row in board.rows:
         marks = ",".join(numbers[key] for key in numbers if key in row.footnotes)
         averages = [f"{row.averages[name]:.1f}" if name in row.averages else "" for name in board.averages]
         name = f"{row.name} [{marks}]" if marks else row.name
-        body.append([name, *averages, *(_task_cell(task, row.scores.get(task.name, {})) for task in shown)])
+        body.append([name, *averages, *(_task_cell(task, row.scores.get(task.name, {})) for task in board.tasks)])
     return header, body
 
 
@@ -188,23 +195,31 @@ def board_table(board: Board, width: int = WIDE):
     return table
 
 
-def _notes(board: Board) -> list[str]:
-    """What a table says below itself: what its averages are, and its footnotes."""
+def board_remarks(board: Board) -> list[str]:
+    """What must be said beside a table: what its averages are, and what it cannot be compared with."""
     meanings = {
         "official-9": "official-9: the mean over nine tasks, as the server computes it",
         "dev-8-official": "dev-8-official: the same without WNLI",
         "dev-8-roberta": "dev-8-roberta: eight tasks, one score each, as in most papers",
         "superglue-8": "superglue-8: the mean over eight tasks, as the server computes it",
     }
-    notes = [meanings[name] for name in board.averages]
+    remarks = [meanings[name] for name in board.averages]
     if board.part == "dev":
-        notes.append("dev scores are higher than test scores: do not compare with a test table")
+        remarks += ["dev scores are higher than test scores: do not compare with a test table"]
         if board.suite == "glue":
-            notes.append("QQP's test set has another balance of labels: a dev score says little about the one on test")
-            notes.append("WNLI's dev set repeats sentences of train with the other label: most models end below half")
+            remarks += [
+                "QQP's test set has another balance of labels: a dev score says little about the one on test",
+                "WNLI's dev set repeats sentences of train with the other label: most models end below half",
+            ]
         if board.suite == "superglue":
-            notes.append("WSC's test set is of another domain than train and dev")
-    return notes + [f"[{number}] {FOOTNOTES[key]}" for number, key in enumerate(board.footnotes(), start=1)]
+            remarks += ["WSC's test set is of another domain than train and dev"]
+    return remarks
+
+
+def _notes(board: Board) -> list[str]:
+    """What a table says below itself: its remarks and its footnotes."""
+    footnotes = [f"[{number}] {FOOTNOTES[key]}" for number, key in enumerate(board.footnotes(), start=1)]
+    return board_remarks(board) + footnotes
 
 
 def board_markdown(board: Board, sources: bool = True) -> str:

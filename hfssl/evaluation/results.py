@@ -135,7 +135,7 @@ def read_result(path: str | Path) -> ModelResult:
             seeds, or a value that is no score.
     """
     path = Path(path)
-    content = _json(path)
+    content = read_json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path} is no result of hfssl glue or hfssl superglue (no 'format': {FORMAT!r})")
     if content.get("format_version") != FORMAT_VERSION:
@@ -173,9 +173,14 @@ def find_results(places: list[str | Path]) -> list[ModelResult]:
     return found
 
 
-def _json(path: Path) -> Any:
+def read_json(path: str | Path) -> Any:
+    """A JSON file's content.
+
+    Raises:
+        InputError: it is not there, cannot be read, or is no JSON.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"no such file or folder: {str(path)!r}") from None
     except (OSError, ValueError, RecursionError) as error:
