@@ -257,11 +257,11 @@ def push(
     """Push to the Hub in one commit: hfssl push out/simclr me/simclr."""
     from hfssl.hub.push import plan_push, push_table, send
 
-    upload = plan_push(source, repo)
-    if dry_run:
-        print(push_table(upload))
-    else:
-        print(send(upload, private, pr))
+    def run():
+        upload = plan_push(source, repo)
+        print(push_table(upload) if dry_run else send(upload, private, pr))
+
+    exits_on_bad_input(run)()
 
 
 @app.command("ls")

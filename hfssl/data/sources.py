@@ -163,7 +163,7 @@ def is_unreachable(error: BaseException) -> bool:
     while link is not None and len(chain) < 10:
         chain.append(type(link).__name__)
         link = link.__cause__ or link.__context__
-    signs = ("Offline", "ConnectError", "ConnectionError", "Timeout", "gaierror", "ProxyError")
+    signs = ("Offline", "Connect", "Timeout", "gaierror", "ProxyError", "ProtocolError", "ReadError", "WriteError")
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
     return offline or any(sign in name for sign in signs for name in chain)
 

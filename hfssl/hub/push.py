@@ -356,12 +356,12 @@ def _space(folder: Path, repo: str) -> Upload:
 
 def _metric(name: str, repo: str) -> Upload:
     """A metric of `hfssl.evaluation.metric_space` as the Space that `evaluate.load` finds."""
-    if repo.partition("/")[2] != name:
-        raise InputError(f"evaluate.load finds a metric in a Space of its name: push it to {repo.split('/')[0]}/{name}")
     with TemporaryDirectory() as folder:
         written = write_metric_space(name, Path(folder) / name)
         upload = _space(written, repo)
         upload.files = {path: Path(file).read_bytes() for path, file in upload.files.items()}
+    if repo.partition("/")[2] != name:
+        raise InputError(f"evaluate.load finds a metric in a Space of its name: push it to {repo.split('/')[0]}/{name}")
     card = upload.files[CARD].decode().replace(f'evaluate.load("{name}"', f'evaluate.load("{repo}"')
     upload.files[CARD] = card.encode()
     return upload
