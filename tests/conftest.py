@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.hub_server import HubServer
+
 ROOT = Path(__file__).resolve().parent.parent
 # A backbone that is built and run in milliseconds.
 TINY_RESNET = {
@@ -38,6 +40,30 @@ def messages_reach_caplog():
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def hub_server():
+    import yaml
+
+    with HubServer(read_yaml=yaml.safe_load) as server:
+        yield server
+
+
+@pytest.fixture
+def hub(hub_server):
+    """An empty Hub over HTTP (tests/hub_server). A subprocess uses it with `env=hub.environment(home)`."""
+    hub_server.reset()
+    return hub_server
+
+
+@pytest.fixture
+def hub_here(hub, tmp_path):
+    """The same, with the libraries of this process pointed to it."""
+    from tests.hub_server.in_process import using
+
+    with using(hub, tmp_path / "hub-home"):
+        yield hub
 
 
 @pytest.fixture
