@@ -30,6 +30,7 @@ STATE = {
     "scheduler": ("scheduler.pt", "global_step*"),
     "random state": ("rng_state*.pth",),
 }
+LAST = "last-checkpoint"  # the newest checkpoint's name on the Hub, with transformers' hub_strategy "checkpoint"
 _NAME = re.compile(r"checkpoint-(\d+)$")
 _DAMAGED = "damaged-"
 
@@ -159,7 +160,10 @@ def resumable(output_dir: str | Path, allow_partial: bool = False) -> Path | Non
     Raises:
         InputError: if all checkpoints are damaged (a silent start anew would lose the run), or the newest lacks a part
             of the training state.
+
+    A folder that was downloaded from the Hub may have it as `last-checkpoint`, which gets its usual name here.
     """
+    _take_from_hub(Path(output_dir))
     checkpoint = newest(output_dir)
     if checkpoint is None:
         damaged = sorted(path.name for path in Path(output_dir).glob(f"{_DAMAGED}checkpoint-*"))
@@ -179,6 +183,19 @@ def resumable(output_dir: str | Path, allow_partial: bool = False) -> Path | Non
     return checkpoint
 
 
+def _take_from_hub(output_dir: Path) -> None:
+    last = output_dir / LAST
+    if not last.is_dir():
+        return
+    try:
+        step = int(json.loads((last / "trainer_state.json").read_text())["global_step"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{last} is damaged (its trainer_state.json); download it again or delete it") from error
+    final = output_dir / f"checkpoint-{step}"
+    if not final.exists():
+        last.rename(final)
+
+
 def weights_digest(model: torch.nn.Module) -> str:
     """A hash of a model's state dict (names, shapes, bytes): equal for a model and the one loaded from its folder."""
     digest = hashlib.sha256()
@@ -188,14 +205,13 @@ def weights_digest(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def rotate(output_dir: str | Path, limit: int | None, keep: str | Path | None = None) -> None:
-    """Deletes the oldest checkpoints beyond `limit`, but never the newest and never `keep`, the best one."""
+def rotate(output_dir: str | Path, limit: int | None, *keep: str | Path | None) -> None:
+    """Deletes the oldest checkpoints beyond `limit`, but never the newest and never those of `keep`."""
     if not limit or limit < 1:
         return
     found = checkpoints(output_dir)
     kept = {found[-1].resolve()} if found else set()
-    if keep is not None:
-        kept.add(Path(keep).resolve())
+    kept |= {Path(path).resolve() for path in keep if path is not None}
     excess = len(found) - limit
     for checkpoint in found:
         if excess <= 0:

@@ -8,18 +8,19 @@ import time
 from pathlib import Path
 
 import torch.distributed as dist
-from transformers import Trainer, set_seed
+from transformers import set_seed
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 
 from hfssl.data.sampling import hash_key
 from hfssl.errors import InputError
 from hfssl.training.checkpoint import newest, publish, rotate, why_not_written
+from hfssl.training.pushing import PushingTrainer
 
 POSITION = "position.json"  # of a checkpoint: where in the data it was taken, and the losses not logged yet
 
 
-class SavingTrainer(Trainer):
+class SavingTrainer(PushingTrainer):
     """The half of `PretrainingTrainer` that saves; that one has the order of the data, the signals and the clock.
 
     A checkpoint is written aside, verified by its hashes and renamed (`training/checkpoint.py`). If that fails, nothing
@@ -44,11 +45,11 @@ class SavingTrainer(Trainer):
             last = newest(output_dir)
             stays = f"the last good checkpoint is {last}" if last else "there is no earlier checkpoint"
             raise InputError(f"cannot save {final}: {why_not_written(error, output_dir)}; {stays}") from error
-        self._main_process_does(
-            lambda: rotate(output_dir, self.args.save_total_limit, self.state.best_model_checkpoint)
-        )
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(final))
+        self._main_process_does(
+            lambda: rotate(output_dir, self.args.save_total_limit, self.state.best_model_checkpoint, self._pushing)
+        )
         self._meter.pause(time.perf_counter() - began)
 
     def save_if_missing(self) -> None:
@@ -59,6 +60,8 @@ class SavingTrainer(Trainer):
 
     def _write_checkpoint(self, staging: Path, final: Path) -> None:
         self.save_model(str(staging), _internal_call=True)
+        if self.args.should_save:
+            self._model_files = sorted(path.name for path in staging.iterdir())
         if self.state.best_global_step:
             best = final.with_name(f"checkpoint-{self.state.best_global_step}")
             if best == final or best.exists():

@@ -7,14 +7,17 @@ from types import SimpleNamespace
 
 import pytest
 
+from hfssl.errors import InputError
 from hfssl.training import checkpoint as module
 from hfssl.training.checkpoint import (
+    LAST,
     MANIFEST,
     checkpoints,
     fault,
     missing_state,
     newest,
     publish,
+    resumable,
     rotate,
     why_not_written,
 )
@@ -176,3 +179,17 @@ def test_why_a_file_was_not_written(tmp_path, monkeypatch, free, said):
             raise RuntimeError("safetensors") from error
     except RuntimeError as error:
         assert why_not_written(error, tmp_path) == "No space left on device"
+
+
+def test_the_hub_s_last_checkpoint_gets_its_name_and_is_resumed_from(three):
+    state = {"trainer_state.json": b'{"global_step": 101}', "optimizer.pt": b"o", "scheduler.pt": b"s"}
+    publish(stage(three, 101, state | {"rng_state.pth": b"r"}), three / LAST)
+    assert resumable(three) == three / "checkpoint-101"
+    assert not (three / LAST).exists()
+
+
+def test_a_last_checkpoint_that_tells_no_step_is_no_start_anew(tmp_path):
+    publish(stage(tmp_path, 7), tmp_path / LAST)
+    with pytest.raises(InputError, match=r"last-checkpoint is damaged .*; download it again or delete it"):
+        resumable(tmp_path)
+    assert (tmp_path / LAST).exists()
