@@ -17,6 +17,7 @@ from hfssl.errors import InputError, one_line
 from hfssl.evaluation.reconstruction import paints
 from hfssl.files import is_missing_folder
 from hfssl.models.modeling_context_encoder import check_mask
+from hfssl.remote_code import pinned_model
 
 logger = logging.getLogger(__name__)
 
@@ -45,15 +46,16 @@ def load_painter(source: str, verb: str, trust_remote_code: bool = False) -> nn.
     if not Path(source).is_dir() and source.count("/") != 1:
         raise InputError(f"no model directory {source!r}, and no Hub id, which would be ORG/NAME")
     disable_progress_bar()  # of loading: errors are one line
+    place = pinned_model(source, trust_remote_code)
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"cannot load a model from {source!r}: {one_line(error)}") from None
     if not paints(config.to_dict()):
         raise InputError(f"{source} is a {config.model_type} model: it cannot {verb}")
     try:
         model, report = AutoModelForPreTraining.from_pretrained(
-            source, use_safetensors=True, trust_remote_code=trust_remote_code, output_loading_info=True
+            place, use_safetensors=True, trust_remote_code=trust_remote_code, output_loading_info=True
         )
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"cannot load a model from {source!r}: {one_line(error)}") from None

@@ -16,6 +16,7 @@ HUB_FLOOR_LIBRARIES = {"torch", "timm", "transformers"} | sys.stdlib_module_name
 FLOORS = {
     "errors": -1,
     "files": -1,
+    "remote_code": 0,
     "programs": 0,
     "models": 0,
     "data": 1,

@@ -23,6 +23,7 @@ from torch import nn
 from hfssl.data.augmentation import IMAGENET_MEAN, IMAGENET_STD
 from hfssl.errors import InputError, nearest, one_line
 from hfssl.files import is_missing_folder
+from hfssl.remote_code import pinned_model
 
 logger = logging.getLogger(__name__)
 
@@ -201,9 +202,10 @@ def load_encoder(
         return _random_of(source.removeprefix(RANDOM), trust_remote_code, image_size, seed)
     if source.startswith((TIMM, *TIMM_FILES)):
         return _of_timm_name(source.removeprefix(TIMM), image_size, pretrained=True)
-    model = _auto_model(_checked(source), trust_remote_code, allow_partial)
+    place = pinned_model(_checked(source), trust_remote_code)
+    model = _auto_model(place, trust_remote_code, allow_partial)
     encoder = as_encoder(model, image_size, name=Path(source).name or source)
-    return _as_its_processor(encoder, source, image_size)
+    return _as_its_processor(encoder, place, image_size)
 
 
 def _checked(source: str) -> str:
@@ -317,7 +319,8 @@ def _random_of(name: str, trust_remote_code: bool, image_size: int | None, seed:
         if "/" not in name and not Path(name).is_dir():
             raise InputError(f"{name!r} is no directory and no model of timm{nearest(name, timm.list_models())}")
         try:
-            config = AutoConfig.from_pretrained(_checked(name), trust_remote_code=trust_remote_code)
+            place = pinned_model(_checked(name), trust_remote_code)
+            config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
             model = AutoModel.from_config(config, trust_remote_code=trust_remote_code)
         except (OSError, ValueError, ImportError, KeyError) as error:
             raise InputError(f"cannot read the architecture of {name!r}: {one_line(error)}") from None

@@ -21,6 +21,7 @@ from hfssl.errors import InputError, nearest
 from hfssl.files import is_missing_folder
 from hfssl.finetuning.builtin_models import BUILTIN, quiet_transformers
 from hfssl.models import SentenceConfig, SpanConfig
+from hfssl.remote_code import pinned_model
 from hfssl.tokenization import load_tokenizer
 
 
@@ -77,6 +78,7 @@ def open_source(name: str, trust_remote_code: bool = False, made: Path | None = 
             raise InputError(f"{name!r} is no model: {'a file' if folder.exists() else 'no such folder'}")
         elif name.startswith("builtin"):
             raise InputError(f"{name!r} is no builtin model: {', '.join(BUILTIN)}{nearest(name, BUILTIN)}")
+        path = pinned_model(path, trust_remote_code)
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
