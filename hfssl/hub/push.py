@@ -12,17 +12,16 @@ import logging
 import os
 import re
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hfssl.data.sources import is_unreachable
 from hfssl.errors import InputError, one_line
 from hfssl.evaluation.metric_space import write_metric_space
 from hfssl.evaluation.report import loss_curves
 from hfssl.hub.card import loading_code, minimal_card
 from hfssl.hub.datasets import corpus_files, embeddings_card
+from hfssl.hub.problems import hub_problem
 from hfssl.hub.scores import Scores, read_scores, result_files, with_scores
 from hfssl.programs import recipes
 
@@ -109,65 +108,59 @@ def push_table(upload: Upload) -> str:
     return "\n".join(lines)
 
 
-def send(upload: Upload, private: bool = False, pr: bool = False) -> str:
+def send(
+    upload: Upload, private: bool = False, pr: bool = False, token: str | None = None, revision: str | None = None
+) -> str:
     """Sends it, and returns the address of the commit or of the pull request.
+
+    Args:
+        private: of a new repository.
+        pr: open a pull request instead of a commit; scores always do.
+        token: by default the one that `hf auth login` keeps, or HF_TOKEN.
+        revision: a branch, by default main.
 
     Raises:
         InputError: no token, one without the right to write, no connection, a repository of another kind, or a push
             that broke off: it says how far it came.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi, get_token
+    from huggingface_hub import HfApi, get_token
 
-    if get_token() is None:
+    if (token or get_token()) is None:
         raise InputError("no token: run `hf auth login`, or set HF_TOKEN to a token with the right to write")
-    api, pr = HfApi(), pr or upload.scores is not None
-    where = {"repo_id": upload.repo, "repo_type": upload.repo_type}
-    done = "nothing was sent"
-    with _one_line(lambda: f"cannot push to {upload.repo}", lambda: done):
-        exists = api.repo_exists(**where)
-        if upload.scores is not None:
-            _refuse_absent(api, upload, exists)
-            upload.files |= _card_with_scores(api, upload)
-        elif exists:
-            _refuse_another(api, upload)
-        else:
-            api.create_repo(**where, private=private, space_sdk=upload.space_sdk, exist_ok=True)
-        additions = [
-            CommitOperationAdd(name, content if isinstance(content, bytes) else str(content))
-            for name, content in upload.files.items()
-        ]
-        for count, addition in enumerate(sorted(additions, key=lambda one: one.upload_info.size)):
-            done = f"{count} of {len(additions)} files are there, none is visible yet"
-            api.preupload_lfs_files(**where, additions=[addition], create_pr=pr, free_memory=False)
-            logger.info("%s, %s bytes", addition.path_in_repo, f"{addition.upload_info.size:,}")
-        done = "all files are there, none is visible yet"
-        commit = api.create_commit(
-            **where, operations=additions, commit_message=f"hfssl push: {upload.kind}", create_pr=pr
-        )
-    return commit.pr_url or commit.commit_url
-
-
-@contextmanager
-def _one_line(what: Callable[[], str], done: Callable[[], str]):
-    """The many errors of the Hub's client as one line, without a token."""
-    from huggingface_hub import get_token
-
+    progress = ["nothing was sent"]
     try:
-        yield
+        return _send(HfApi(token=token), upload, private, pr or upload.scores is not None, revision, progress)
     except InputError:
         raise
-    except Exception as error:  # huggingface_hub, its HTTP client and the socket each have errors of their own
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        reason = {
-            401: "the token is not valid, or the repository is private and not yours",
-            403: "the token has no right to write there",
-            409: "the repository was changed at the same time",
-            429: "the Hub asks to wait (too many requests)",
-        }.get(status, f"{type(error).__name__}: {one_line(error)[:300]}")
-        if is_unreachable(error):
-            reason = f"the Hub was not reached or the connection broke ({type(error).__name__})"
-        reason = reason.replace(get_token() or "\0", "***")
-        raise InputError(f"{what()}: {reason}; {done()}; the same command sends what is missing") from None
+    except Exception as error:  # huggingface_hub, its HTTP library and the socket each have errors of their own
+        problem = f"cannot push to {upload.repo}: {hub_problem(error)}; {progress[-1]}"
+        raise InputError(f"{problem}; the same command sends what is missing") from None
+
+
+def _send(api, upload: Upload, private: bool, pr: bool, revision: str | None, progress: list[str]) -> str:
+    from huggingface_hub import CommitOperationAdd
+
+    where = {"repo_id": upload.repo, "repo_type": upload.repo_type}
+    exists = api.repo_exists(**where)
+    if upload.scores is not None:
+        _refuse_absent(api, upload, exists)
+        upload.files |= _card_with_scores(api, upload)
+    elif exists:
+        _refuse_another(api, upload)
+    else:
+        api.create_repo(**where, private=private, space_sdk=upload.space_sdk, exist_ok=True)
+    additions = [
+        CommitOperationAdd(name, content if isinstance(content, bytes) else str(content))
+        for name, content in upload.files.items()
+    ]
+    where |= {"revision": revision, "create_pr": pr}
+    for count, addition in enumerate(sorted(additions, key=lambda one: one.upload_info.size)):
+        progress.append(f"{count} of {len(additions)} files are there, none is visible yet")
+        api.preupload_lfs_files(**where, additions=[addition], free_memory=False)
+        logger.info("%s, %s bytes", addition.path_in_repo, f"{addition.upload_info.size:,}")
+    progress.append("all files are there, none is visible yet")
+    commit = api.create_commit(**where, operations=additions, commit_message=f"hfssl push: {upload.kind}")
+    return commit.pr_url or commit.commit_url
 
 
 def _check_repo(repo: str) -> None:

@@ -10,7 +10,9 @@ from transformers import Trainer
 from transformers.trainer_utils import HubStrategy
 from transformers.utils.hub import PushInProgress
 
-from hfssl.errors import InputError, one_line
+from hfssl.errors import InputError
+from hfssl.hub.problems import hub_problem
+from hfssl.hub.push import plan_push, send
 from hfssl.training.checkpoint import LAST
 
 logger = logging.getLogger(__name__)
@@ -31,7 +33,7 @@ class PushingTrainer(Trainer):
             super().init_hf_repo(token, private)
         except Exception as error:  # the client's errors have no class of their own in common
             name = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
-            raise InputError(f"cannot push to {name}: {_why(error)}") from error
+            raise InputError(f"cannot push to {name}: {hub_problem(error)}") from error
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Sends the model of a checkpoint, and with it the checkpoint if `hub_strategy` says so.
@@ -70,25 +72,15 @@ class PushingTrainer(Trainer):
             return
         error = self.push_in_progress.jobs[0].exception()
         if error:
-            logger.warning("the push of %s to %s failed: %s", self._pushing.name, self.hub_model_id, _why(error))
+            logger.warning("the push of %s to %s failed: %s", self._pushing.name, self.hub_model_id, hub_problem(error))
         self._pushing = None
 
-    def push_to_hub(self, *args, **kwargs):
-        """Sends the trained model and what `run` wrote beside it."""
-        try:
-            return super().push_to_hub(*args, **kwargs)
-        except Exception as error:
-            folder = self.args.output_dir
-            raise InputError(f"cannot push to {self.hub_model_id}: {_why(error)}; the model is in {folder}") from error
-
-
-def _why(error: BaseException) -> str:
-    """The status and the Hub's own words, or the error's, on one line."""
-    if isinstance(error, RuntimeError) and error.__cause__ is not None:  # "Error while uploading 'x'"
-        error = error.__cause__
-    response = getattr(error, "response", None)
-    if response is None:
-        return one_line(error)
-    said = getattr(error, "server_message", None) or response.reason_phrase
-    hint = {401: "; run `hf auth login` or set HF_TOKEN", 403: "; the token may not write there"}
-    return f"{response.status_code} {one_line(ValueError(said))}{hint.get(response.status_code, '')}"
+    def push_to_hub(self, *args, **kwargs) -> None:
+        """Sends the trained model and what `run` wrote beside it, in one commit, as `hfssl push` does."""
+        self._finish_current_push()
+        if self.is_world_process_zero():
+            args = self.args
+            try:
+                send(plan_push(args.output_dir, self.hub_model_id), token=args.hub_token, revision=args.hub_revision)
+            except InputError as error:
+                raise InputError(f"{error}; the model is in {args.output_dir}") from None

@@ -50,6 +50,8 @@ def run(trainer: PretrainingTrainer) -> dict[str, float]:
     finished = _prepare(trainer, output_dir, identity)
     if finished is not None:
         logger.info("%s is finished already; give --overwrite to run it again", output_dir)
+        if args.push_to_hub:
+            trainer.push_to_hub()  # what is there, if the last push broke off
         return finished
     checkpoint = _from_main_process(trainer, lambda: resumable(output_dir, args.allow_partial_resume))
     if checkpoint:

@@ -39,10 +39,10 @@ def test_each_strategy_sends_what_it_says(hub_here, tmp_path, strategy, commits,
     run(pushing(tmp_path / "out", strategy))
     files = hub_here.files("me/run")
     titles = [commit.title for commit in HfApi().list_repo_commits("me/run")]
-    assert titles[0] == "End of training" and len(titles) == commits + 1
+    assert titles[0] == "hfssl push: model" and len(titles) == commits + 1
     assert {path.split("/")[0] for path in files if "/" in path} == folders
     top = {path for path in files if "/" not in path}
-    assert top == MODEL | {"README.md", "run.json", "log_history.json", ".gitattributes"}
+    assert top == MODEL | {"README.md", "run.json", "log_history.json", "training_curve.png", ".gitattributes"}
     for folder in folders:
         assert {path.split("/")[1] for path in files if path.startswith(folder)} == MODEL | STATE
     assert files["model.safetensors"] == (tmp_path / "out" / "model.safetensors").read_bytes()
@@ -113,7 +113,7 @@ def test_a_push_that_fails_in_mid_training_is_said_and_the_next_one_makes_it_goo
     run(pushing(tmp_path / "out", "checkpoint"))
     assert "the push of checkpoint-8 to me/run failed" in caplog.text and "403" in caplog.text
     titles = [commit.title for commit in HfApi().list_repo_commits("me/run")]
-    assert [title.split()[-1] for title in titles[:3]] == ["training", "12", "4"]
+    assert [title.split()[-1] for title in titles[:3]] == ["model", "12", "4"]
 
 
 def test_the_last_push_fails_in_one_line(hub_here, tmp_path):
@@ -122,6 +122,14 @@ def test_the_last_push_fails_in_one_line(hub_here, tmp_path):
         run(pushing(tmp_path / "out", "end"))
     assert "\n" not in str(caught.value) and str(tmp_path / "out") in str(caught.value)
     assert (tmp_path / "out" / "model.safetensors").exists()
+    trainer = pushing(tmp_path / "out", "end")
+    with torch.no_grad():
+        trainer.model.transformer.wte.weight.zero_()  # a new model, not the trained one: what is pushed is the folder's
+    run(trainer)
+    files = hub_here.files("me/run")
+    assert files["model.safetensors"] == (tmp_path / "out" / "model.safetensors").read_bytes(), (
+        "the same command goes on"
+    )
 
 
 @pytest.mark.parametrize("problem", ["no token", "read only", "bad name", "offline"])
