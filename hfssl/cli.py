@@ -95,6 +95,12 @@ def probe(context: typer.Context) -> None:
 
 
 @app.command(context_settings=PASSES_ON)
+def information(context: typer.Context) -> None:
+    """Estimators of mutual information beside the truth and ln N: hfssl information --grid small --out OUT."""
+    _run_program("eval/run_information.py", context.args)
+
+
+@app.command(context_settings=PASSES_ON)
 def perplexity(context: typer.Context) -> None:
     """How well a GPT or BERT knows a text: hfssl perplexity MODEL --eval_text_path TEXT (bits a byte, accuracy)."""
     _run_on_model("eval/run_perplexity.py", context.args)

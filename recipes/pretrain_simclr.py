@@ -18,16 +18,18 @@ from hfssl.data.images import ImageArguments, ResidentArguments, ResidentImages,
 from hfssl.errors import exits_on_bad_input
 from hfssl.models import SimCLRConfig, SimCLRForPreTraining
 from hfssl.training import PretrainingArguments, PretrainingTrainer, run
+from hfssl.training.online_information import OnlineInformation, OnlineInformationArguments
 from hfssl.training.online_probe import OnlineArguments, OnlineProbe
 
 
 @exits_on_bad_input
 def main(argv=None):
-    config, images, place, augmentation, online, args = parse_config(
+    config, images, place, augmentation, online, shared, args = parse_config(
         ImageArguments,
         ResidentArguments,
         AugmentationArguments,
         OnlineArguments,
+        OnlineInformationArguments,
         PretrainingArguments,
         model=SimCLRConfig,
         argv=argv,
@@ -40,6 +42,7 @@ def main(argv=None):
     if config.supervised:
         collator = LabelledCollator(collator, train)
     knn = OnlineProbe(train, online, args.seed) if online.online_knn else None
+    information = OnlineInformation(train, views, shared, args.seed) if shared.information else None
 
     set_seed(args.seed)
     trainer = PretrainingTrainer(
@@ -50,6 +53,8 @@ def main(argv=None):
     )
     if knn:
         knn.attach(trainer)
+    if information:
+        information.attach(trainer)
     return run(trainer)
 
 

@@ -49,6 +49,7 @@ RECIPES = GPT, BERT, SIMCLR, CPC, COLOR, PAINT = [
     f"recipes/pretrain_{name}.py" for name in ("gpt", "bert", "simclr", "cpc", "colorization", "context_encoder")
 ]
 TRAIN_BPE, PROBE, GLUE = "tokenizers_train/train_bpe.py", "eval/run_probe.py", "eval/run_glue.py"
+INFORMATION = "eval/run_information.py"
 SMOKE = {path: path.replace("pretrain_", "smoke/").replace(".py", ".yaml") for path in RECIPES}
 
 CASES = {
@@ -103,6 +104,12 @@ CASES = {
     ),
     "a corrupt frame": (CPC, "--frame_path {in}/images --model.objective pairs", "bad.png"),
     "online kNN on too few images": (SIMCLR, "--online_knn --online_knn_bank 5000", "5,500 training images"),
+    "information on too few images": (SIMCLR, "--information --information_images 5000", "5,000 training images"),
+    "an unknown grid": (INFORMATION, "--grid smal", "did you mean 'small'"),
+    "an unknown estimator": (INFORMATION, "--methods infonc", "did you mean 'infonce'"),
+    "a single candidate": (INFORMATION, "--candidates 1", "--candidates 1: x has no other candidate"),
+    "too few samples of a grid": (INFORMATION, "--samples 100", "--samples at least 10 times the candidates, 640"),
+    "an estimator that suits no cell": (INFORMATION, "--grid channel --methods doe ksg", "doe, ksg: no cell of"),
     "a model that is not there": (PROBE, "--model {in}/no --dataset builtin:digits", "{in}/no"),
     "a model of timm that is not there": (PROBE, "--model random:resnet8 --dataset builtin:digits", "'resnet18'"),
     "one class": (PROBE, "--model pixels --train_file {in}/one.parquet --test_file {in}/two.parquet", "one class"),
@@ -161,7 +168,7 @@ def test_one_line_code_2_and_nothing_left(tmp_path, capsys, monkeypatch, case):
     if path in SMOKE and "--config" not in argv:
         argv = ["--config", str(program(SMOKE[path])), *argv]
     if path != PROBE:
-        argv += ["--out" if path == GLUE else "--output_dir", str(out)]
+        argv += ["--out" if path in (GLUE, INFORMATION) else "--output_dir", str(out)]
     with pytest.raises(SystemExit) as left:
         runpy.run_path(str(program(path)))["main"](argv)
     lines = capsys.readouterr().err.splitlines()

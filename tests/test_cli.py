@@ -30,6 +30,7 @@ def test_help_imports_nothing_heavy(run_command):
         "export",
         "generate",
         "probe",
+        "information",
         "validate-submission",
         "leaderboard",
         "ls",
@@ -87,6 +88,7 @@ def test_version_and_env_and_ls(run_command, hfssl_command):
         (["leaderboard", "--html", "hfssl"], "hfssl is not empty and holds no leaderboard; give another --html"),
         (["export", "./nowhere", "--out", "out/none"], "no model directory './nowhere'"),
         (["export", "./nowhere", "--format", "onnx", "--out", "out/none"], "unknown format 'onnx': one of timm"),
+        (["information", "--grid", "tiny"], "unknown grid 'tiny': one of small, full, staircase, channel, gaussian128"),
         (["probe", "./nowhere"], "give either --dataset, or --train_file and --test_file"),
         (["tokenizer", "train", "--vocab_size", "100", "--output_dir", "out/none"], "vocab"),
     ],
@@ -97,6 +99,17 @@ def test_bad_usage_is_one_line_and_exit_code_2(run_command, hfssl_command, argum
     assert done.returncode == 2, done.stderr
     assert len(lines) == 1 and message in lines[0]
     assert "Traceback" not in done.stderr
+
+
+def test_information_from_the_command_to_the_figure(run_command, hfssl_command, tmp_path):
+    done = run_command(
+        hfssl_command, "information", "--grid", "channel", "--methods", "infonce", "doe", "--steps", "5", "--samples",
+        "200", "--candidates", "4", "--out", tmp_path / "mi",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "truth" in done.stdout and "ln N" in done.stdout and "infonce" in done.stdout
+    names = {"information.csv", "information.json", "information.png"}
+    assert names <= {path.name for path in (tmp_path / "mi").iterdir()}
 
 
 def test_programs_are_found_in_a_checkout_and_in_a_wheel(tmp_path, monkeypatch):
