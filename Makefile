@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow style check clean help
+.PHONY: demo test test-slow style check docs clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -11,6 +11,7 @@ help:
 	@echo "make test       the tests (under 15 minutes on 2 cores)"
 	@echo "make test-slow  the tests that take longer"
 	@echo "make style      format and lint; make check only looks"
+	@echo "make docs       the documentation, in out/docs/index.html"
 
 $(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -37,6 +38,14 @@ style: $(VENV)/installed
 
 check: $(VENV)/installed
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
+
+$(VENV)/docs-installed: $(VENV)/installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	@touch $@
+
+docs: $(VENV)/docs-installed
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "Wrote out/docs/index.html"
 
 clean:
 	rm -rf demo out .pytest_cache .ruff_cache
