@@ -7,6 +7,7 @@ is shown is what runs, whoever pushes meanwhile.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from pathlib import Path
 
@@ -29,7 +30,8 @@ def pinned_model(source: str, trust_remote_code: bool = False) -> str:
         The folder. A Hub id without a revision whose code may not run is returned as it is.
 
     Raises:
-        InputError: the Hub has no such repository or revision, or is not reached.
+        InputError: the Hub has no such repository or revision, or is not reached; the config names code of another
+            repository.
     """
     name, _, revision = source.partition("@")
     is_local = Path(source).expanduser().is_dir()
@@ -39,12 +41,25 @@ def pinned_model(source: str, trust_remote_code: bool = False) -> str:
     if not is_local:
         folder = _download(name, revision or "main")
         at = f" at commit {folder.name}"  # the cache names a snapshot after its commit
-    code = sorted(folder.glob("*.py"))
+    _refuse_foreign_code(folder, name)
+    code = sorted(folder.rglob("*.py"))
     if trust_remote_code and code:
         logger.info("--trust_remote_code lets this code of %s run%s:", name, at)
         for path in code:
-            logger.info("  %s  sha256 %s", path.name, hashlib.sha256(path.read_bytes()).hexdigest())
+            logger.info("  %s  sha256 %s", path.relative_to(folder), hashlib.sha256(path.read_bytes()).hexdigest())
     return str(folder)
+
+
+def _refuse_foreign_code(folder: Path, name: str) -> None:
+    """transformers would fetch code that a config names in another repository, from that one's main, and run it."""
+    for path in folder.glob("*.json"):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue  # whoever needs the file says so
+        named = json.dumps(content["auto_map"]) if isinstance(content, dict) and "auto_map" in content else ""
+        if "--" in named:
+            raise InputError(f"{path.name} of {name} names code of another repository, which never runs: {named[:200]}")
 
 
 def _download(name: str, revision: str) -> Path:

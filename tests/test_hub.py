@@ -42,7 +42,11 @@ def test_a_card_says_what_was_done_and_how_to_load_it(tmp_path, save, monkeypatc
     assert card.data.library_name == "transformers" and "hfssl" in card.data.tags
     text = card.content
     assert "builtin:prose (train)" in text and "learning_rate: 0.001" in text and "weight_decay" not in text
-    assert "12 s on 1 x 2 CPU cores" in text and "| eval_loss | 2.5000 |" in text and "eval_runtime" not in text
+    assert (
+        "12 s on 1 x 2 CPU cores" in text
+        and "| loss on held-out data, nats a token, one seed | 2.5000 |" in text
+        and "eval_runtime" not in text
+    )
     assert "| bits a byte (anchors: byte entropy 4.5) | 2.1 |" in text and "Only a test." in text
     monkeypatch.chdir(tmp_path)
     names = {}

@@ -79,7 +79,11 @@ def test_smoke_text(run_command, accelerate_command, tmp_path, monkeypatch, name
     assert any("tokens_per_second" in entry for entry in history)
     assert {path.name for path in (tmp_path / "out").glob("checkpoint-*")} == {"checkpoint-10", "checkpoint-20"}
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "builtin:prose (train): " in card and "max_steps: 20" in card and "| eval_loss | " in card
+    assert (
+        "builtin:prose (train): " in card
+        and "max_steps: 20" in card
+        and "| loss on held-out data, nats a token, one seed | " in card
+    )
     assert ("mask_scheme" in card) == (name == "bert")
     monkeypatch.chdir(tmp_path)
     loaded = {}

@@ -38,7 +38,13 @@ PAPERS = {
 }
 
 
-SHOWN = ("eval_loss", "eval_unigram_loss", "eval_perplexity", "eval_bits_per_byte", "eval_accuracy")  # of the metrics
+SHOWN = {  # of the metrics: what they are, and their anchor
+    "eval_loss": "loss on held-out data, nats a token, one seed",
+    "eval_unigram_loss": "anchor: the same of token frequencies alone",
+    "eval_perplexity": "perplexity on held-out data",
+    "eval_bits_per_byte": "bits a byte on held-out data",
+    "eval_accuracy": "accuracy on held-out data",
+}
 
 
 def loading_code(folder: str | Path, repository: str | None = None) -> str:
@@ -55,14 +61,16 @@ def loading_code(folder: str | Path, repository: str | None = None) -> str:
             'ids = tokenizer("some text")["input_ids"]'
         )
     config = json.loads((folder / "config.json").read_text())
-    model_type, remote = config.get("model_type", ""), "auto_map" in config
+    model_type, remote = str(config.get("model_type", "")), "auto_map" in config
     if model_type in LOADERS or (not remote and "architectures" in config):
+        helper = _helper(folder)
         auto_class = _auto_class(config)
-        return (
-            f"from transformers import {auto_class}, AutoTokenizer\n"
-            f'model = {auto_class}.from_pretrained("{name}")\n'
-            f'tokenizer = AutoTokenizer.from_pretrained("{name}")'
-        )
+        lines = [f"from transformers import {', '.join(sorted(filter(None, (auto_class, helper))))}"]
+        lines += [f'model = {auto_class}.from_pretrained("{name}")']
+        if helper:
+            variable = "tokenizer" if helper == "AutoTokenizer" else "processor"
+            lines += [f'{variable} = {helper}.from_pretrained("{name}")']
+        return "\n".join(lines)
     if not remote:
         return f'from transformers import AutoModel\nmodel = AutoModel.from_pretrained("{name}")'
     if model_type in PAINTERS:
@@ -77,6 +85,13 @@ def loading_code(folder: str | Path, repository: str | None = None) -> str:
         f'model = AutoModel.from_pretrained("{name}", trust_remote_code=True)  # the encoder\n'
         "# to fine-tune: AutoModelForImageClassification.from_pretrained(..., num_labels=10, trust_remote_code=True)"
     )
+
+
+def _helper(folder: Path) -> str | None:
+    """The Auto class of what prepares a model's input, if that lies beside it."""
+    if (folder / "tokenizer.json").exists() or (folder / "tokenizer_config.json").exists():
+        return "AutoTokenizer"
+    return "AutoImageProcessor" if (folder / "preprocessor_config.json").exists() else None
 
 
 def _auto_class(config: dict[str, Any]) -> str:
@@ -105,7 +120,8 @@ def write_model_card(
     model_type = json.loads((folder / "config.json").read_text())["model_type"]
     labels = "with" if run.get("collator", {}).get("labels") else "without"
     rows = [(name, value) for name, value in figures]
-    rows += [(name, f"{value:.4f}") for name, value in run.get("metrics", {}).items() if name in SHOWN]
+    metrics = run.get("metrics", {})
+    rows += [(text, f"{metrics[name]:.4f}") for name, text in SHOWN.items() if name in metrics]
     parts = [
         f"# {folder.resolve().name}",
         f"Pretrained from scratch, {labels} labels, with hfssl {__version__}.",
@@ -124,7 +140,8 @@ def write_model_card(
             [] if "## Samples" in parts else ["## Samples", "Of the last look at fixed prompts; | ends the prompt."]
         )
         parts += [*heading, textwrap.indent(f"{prompt}|{text}", "    ", lambda line: True)]  # as it is, not as Markdown
-    parts += ["## Limits", *(notes or ["Not evaluated beyond the figures above."])]
+    unsaid = "Not evaluated beyond the figures above." if rows else "Not evaluated."
+    parts += ["## Limits", *(notes or [unsaid])]
     if model_type in PAPERS:
         parts += ["## Citation", f"{PAPERS[model_type]}."]
     (folder / "README.md").write_text(_head(folder) + "\n\n".join(parts) + "\n", encoding="utf-8")
@@ -140,22 +157,28 @@ def _head(folder: Path) -> str:
     from huggingface_hub import ModelCardData
 
     config = json.loads((folder / "config.json").read_text()) if (folder / "config.json").exists() else {}
-    model_type = config.get("model_type", "")
-    if model_type in LOADERS and not _auto_class(config).endswith("SequenceClassification"):
-        tag, tags = LOADERS[model_type], ["hfssl", "self-supervised", model_type]
-    elif model_type.startswith("hfssl_") and "auto_map" in config:
-        tag, tags = "image-feature-extraction", ["hfssl", "self-supervised", model_type]
-    else:  # a model that was fine-tuned, a tokenizer
-        tag, tags = ("text-classification" if config else None), ["hfssl"]
+    model_type = str(config.get("model_type", ""))
+    head, own = _auto_class(config), ["hfssl", "self-supervised", model_type]
+    if model_type.startswith("hfssl_") and "auto_map" in config:
+        tag, tags = LOADERS.get(model_type, "image-feature-extraction"), own
+    elif model_type in LOADERS and head in ("AutoModelForCausalLM", "AutoModelForMaskedLM"):
+        tag, tags = LOADERS[model_type], own
+    else:  # a model that was fine-tuned, one of others, a tokenizer
+        tag = "text-classification" if head == "AutoModelForSequenceClassification" else None
+        tags = ["hfssl"]
     data = ModelCardData(library_name="transformers", tags=tags, pipeline_tag=tag)
     return f"---\n{data.to_yaml()}\n---\n\n"
 
 
 def _data(run: dict[str, Any]) -> str:
     """Which data, and its hash; of a file of the user's the name alone."""
-    source = run.get("dataset") or "not recorded"
-    shown = Path(source).name if source.startswith(("/", "~", "..")) else source
+    shown = shown_source(run.get("dataset") or "not recorded")
     return f"{shown} (hash {run['data']})" if run.get("data") else shown
+
+
+def shown_source(source: str) -> str:
+    """Where data comes from, of a file of the user's the name alone."""
+    return Path(source).name if source.startswith(("/", "~", "..")) else source
 
 
 def _settings(run: dict[str, Any]) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 from hfssl.data.corpus import Corpus
+from hfssl.errors import InputError, one_line
+from hfssl.hub.card import shown_source
 
 _HEAD = """---
 tags:
@@ -32,8 +35,10 @@ def corpus_files(folder: Path, repo: str) -> dict[str, Path | bytes]:
     import pyarrow.parquet as pq
 
     corpus = Corpus(folder)
-    manifest, count = corpus.manifest, len(corpus.manifest["shards"])
-    files: dict[str, Path | bytes] = {"manifest.json": folder / "manifest.json"}
+    # Of a user's file the name alone: where it lies is nobody's business.
+    manifest = corpus.manifest | {"name": shown_source(corpus.manifest["name"])}
+    count = len(manifest["shards"])
+    files: dict[str, Path | bytes] = {"manifest.json": (json.dumps(manifest, indent=1) + "\n").encode()}
     for number, (tokens, ends) in enumerate(corpus.shards()):
         offsets = pa.array([0, *ends.tolist()], pa.int64())
         documents = pa.LargeListArray.from_arrays(offsets, pa.array(tokens))
@@ -41,6 +46,8 @@ def corpus_files(folder: Path, repo: str) -> dict[str, Path | bytes]:
         pq.write_table(pa.table({"input_ids": documents}), buffer)
         files[f"data/train-{number:05d}-of-{count:05d}.parquet"] = buffer.getvalue()
     for path in sorted(folder.glob("tokenizer*.json")):
+        if path.is_symlink():
+            raise InputError(f"{path} is a link; nothing was sent")
         files[path.name] = path
     card = f"""# {repo.partition("/")[2]}
 
@@ -59,9 +66,13 @@ ids = documents[0]["input_ids"]
 
 def embeddings_card(path: Path, repo: str) -> str:
     """The card of a file that `hfssl probe --export_embeddings` wrote."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    file = pq.ParquetFile(path)
+    try:
+        file = pq.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} is no parquet file: {one_line(error)[:200]}") from None
     return f"""{_HEAD}# {repo.partition("/")[2]}
 
 {file.metadata.num_rows:,} rows: {", ".join(file.schema_arrow.names)}.

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,20 +20,27 @@ from tempfile import TemporaryDirectory
 from hfssl.errors import InputError, one_line
 from hfssl.evaluation.metric_space import write_metric_space
 from hfssl.evaluation.report import loss_curves
-from hfssl.hub.card import loading_code, minimal_card
+from hfssl.hub.card import minimal_card
 from hfssl.hub.datasets import corpus_files, embeddings_card
 from hfssl.hub.problems import hub_problem
-from hfssl.hub.scores import Scores, read_scores, result_files, with_scores
+from hfssl.hub.scores import Scores, card_scores, read_scores, result_files, with_scores
 from hfssl.programs import recipes
 
 logger = logging.getLogger(__name__)
 
-PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+PICKLES = (".bin", ".pt", ".pth", ".th", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".h5")
+INDEX = "model.safetensors.index.json"
+WEIGHTS = ("model.safetensors", INDEX)
 CARD, CURVE = "README.md", "training_curve.png"
 RECIPES = {"gpt2": "gpt", "llama": "gpt"}  # by model_type where its name does not say it
 _SECRET = re.compile(rb"hf_[A-Za-z0-9]{30,}")
-_TEXT = (".json", ".jsonl", ".md", ".yaml", ".yml", ".txt", ".py", ".html", ".csv", ".log")
+_BINARY = (".safetensors", ".parquet", ".png", ".jpg", ".webp")
+_LOOKED_AT = 10 * 2**20  # bytes: no larger file is searched for a token
+_STALE = {
+    "model": re.compile(r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json"),
+    "dataset": re.compile(r"data/[^/]+\.parquet"),
+    "space": re.compile(r"(?!)"),
+}
 
 
 @dataclass
@@ -82,7 +90,12 @@ def plan_push(source: str | Path, repo: str) -> Upload:
         path = Path(source).expanduser()
         if not path.exists():
             raise InputError(f"no such file or folder: {str(source)!r}")
-        upload = next((make(path, repo) for is_it, make in _KINDS if is_it(path)), None)
+        try:
+            upload = next((make(path, repo) for is_it, make in _KINDS if is_it(path)), None)
+        except InputError:
+            raise
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{source} cannot be pushed: {type(error).__name__}: {one_line(error)[:200]}") from None
         if upload is None:
             there = ", ".join(sorted(entry.name for entry in path.iterdir())[:8]) if path.is_dir() else path.name
             raise InputError(
@@ -98,6 +111,7 @@ def push_table(upload: Upload) -> str:
     """What a push would send, in words: files with their sizes, what is left out, and the card."""
     lines = [f"{upload.kind} to the {upload.repo_type} repository {upload.repo}; nothing was sent"]
     lines += [f"  {upload.size(name):>13,}  {name}" for name in sorted(upload.files)]
+    lines += [f"  {'':>13}  {CARD}, the model's with these scores"] if upload.scores is not None else []
     lines += [f"  {sum(map(upload.size, upload.files)):>13,}  bytes in {len(upload.files)} files"]
     lines += [f"left out: {name}: {reason}" for name, reason in upload.left_out.items()]
     if upload.scores is not None:
@@ -138,29 +152,45 @@ def send(
 
 
 def _send(api, upload: Upload, private: bool, pr: bool, revision: str | None, progress: list[str]) -> str:
-    from huggingface_hub import CommitOperationAdd
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    where = {"repo_id": upload.repo, "repo_type": upload.repo_type}
+    where, message = {"repo_id": upload.repo, "repo_type": upload.repo_type}, f"hfssl push: {upload.kind}"
+    there: set[str] = set()
     exists = api.repo_exists(**where)
     if upload.scores is not None:
         _refuse_absent(api, upload, exists)
-        upload.files |= _card_with_scores(api, upload)
+        upload.files |= _merged_scores(api, upload)
     elif exists:
-        _refuse_another(api, upload)
+        there = {one.rfilename for one in _info_of_same_kind(api, upload, revision).siblings or []}
+        if upload.kind == "model" and CARD in there:
+            upload.files[CARD] = _with_scores_of(api, upload, revision)
     else:
         api.create_repo(**where, private=private, space_sdk=upload.space_sdk, exist_ok=True)
     additions = [
         CommitOperationAdd(name, content if isinstance(content, bytes) else str(content))
         for name, content in upload.files.items()
     ]
-    where |= {"revision": revision, "create_pr": pr}
+    # What an earlier push left and this one replaces under other names: both together would be read as one.
+    stale = [name for name in sorted(there - upload.files.keys()) if _STALE[upload.repo_type].fullmatch(name)]
+    opened = _open_request(api, upload, message) if pr else None
+    where |= {"revision": opened.git_reference if opened else revision, "create_pr": pr and not opened}
     for count, addition in enumerate(sorted(additions, key=lambda one: one.upload_info.size)):
         progress.append(f"{count} of {len(additions)} files are there, none is visible yet")
         api.preupload_lfs_files(**where, additions=[addition], free_memory=False)
         logger.info("%s, %s bytes", addition.path_in_repo, f"{addition.upload_info.size:,}")
     progress.append("all files are there, none is visible yet")
-    commit = api.create_commit(**where, operations=additions, commit_message=f"hfssl push: {upload.kind}")
-    return commit.pr_url or commit.commit_url
+    operations = [*additions, *(CommitOperationDelete(name) for name in stale)]
+    commit = api.create_commit(**where, operations=operations, commit_message=message)
+    return opened.url if opened else commit.pr_url or commit.commit_url
+
+
+def _open_request(api, upload: Upload, message: str):
+    """The user's own open pull request of an earlier push of this kind, which goes on."""
+    user = api.whoami()["name"]
+    found = api.get_repo_discussions(
+        upload.repo, repo_type=upload.repo_type, discussion_type="pull_request", discussion_status="open"
+    )
+    return next((one for one in found if one.title == message and one.author == user), None)
 
 
 def _check_repo(repo: str) -> None:
@@ -176,11 +206,13 @@ def _check_repo(repo: str) -> None:
 
 
 def _check_secret(name: str, content: Path | bytes) -> None:
-    if not name.endswith(_TEXT):
+    from huggingface_hub import get_token
+
+    if name.lower().endswith(_BINARY) or (not isinstance(content, bytes) and content.stat().st_size > _LOOKED_AT):
         return
     text = content if isinstance(content, bytes) else content.read_bytes()
-    token = os.environ.get("HF_TOKEN", "").encode()
-    if _SECRET.search(text) or (len(token) > 5 and token in text):
+    tokens = [token.encode() for token in (os.environ.get("HF_TOKEN"), get_token()) if token and len(token) > 5]
+    if _SECRET.search(text) or any(token in text for token in tokens):
         raise InputError(f"{name} holds an access token: nothing was sent; take it out and make a new token")
 
 
@@ -192,26 +224,39 @@ def _refuse_absent(api, upload: Upload, exists: bool) -> None:
     raise InputError(f"scores are added to a model, and there is no model {upload.repo}: {there}")
 
 
-def _refuse_another(api, upload: Upload) -> None:
+def _info_of_same_kind(api, upload: Upload, revision: str | None):
     """A push goes on with a repository of the same kind, and is never laid over another one."""
-    info = api.repo_info(upload.repo, repo_type=upload.repo_type)
+    info = api.repo_info(upload.repo, repo_type=upload.repo_type, revision=revision)
     if upload.space_sdk and getattr(info, "sdk", None) not in (None, upload.space_sdk):
         raise InputError(f"{upload.repo} is a Space with the SDK {info.sdk}, not {upload.space_sdk}; give another name")
-    if upload.repo_type != "model" or "config.json" not in {one.rfilename for one in info.siblings or []}:
-        return
-    there = json.loads(Path(api.hf_hub_download(upload.repo, "config.json")).read_text()).get("model_type")
-    if there != upload.model_type:
-        raise InputError(
-            f"{upload.repo} holds a {there} model and this is a {upload.model_type or upload.kind}; give another name"
-        )
+    if upload.repo_type == "model" and "config.json" in {one.rfilename for one in info.siblings or []}:
+        path = api.hf_hub_download(upload.repo, "config.json", revision=revision)
+        there = json.loads(Path(path).read_text()).get("model_type")
+        if there != upload.model_type:
+            raise InputError(
+                f"{upload.repo} holds a {there} model and this is a {upload.model_type or upload.kind}; "
+                "give another name"
+            )
+    return info
 
 
-def _card_with_scores(api, upload: Upload) -> dict[str, bytes]:
-    """The card of the model on the Hub with the scores in its head."""
-    card = ""
-    if api.file_exists(upload.repo, CARD):
-        card = Path(api.hf_hub_download(upload.repo, CARD)).read_text(encoding="utf-8")
-    return {CARD: with_scores(card, upload.repo, upload.scores.index).encode()}
+def _text_there(api, upload: Upload, path: str, revision: str | None = None) -> str | None:
+    if not api.file_exists(upload.repo, path, revision=revision):
+        return None
+    return Path(api.hf_hub_download(upload.repo, path, revision=revision)).read_text(encoding="utf-8")
+
+
+def _merged_scores(api, upload: Upload) -> dict[str, bytes]:
+    """The scores with those that the model has already, and its card with them in its head."""
+    card = with_scores(_text_there(api, upload, CARD) or "", upload.repo, upload.scores.index)
+    return upload.scores.files(lambda path: _text_there(api, upload, path)) | {CARD: card.encode()}
+
+
+def _with_scores_of(api, upload: Upload, revision: str | None) -> bytes:
+    """Our card with the scores that the card on the Hub has."""
+    there = card_scores(_text_there(api, upload, CARD, revision) or "", upload.repo)
+    ours = Path(upload.files[CARD]).read_bytes() if isinstance(upload.files[CARD], Path) else upload.files[CARD]
+    return with_scores(ours.decode(), upload.repo, there).encode() if there else ours
 
 
 # The kinds of sources. Each tells whether a path is one and makes its upload.
@@ -231,11 +276,26 @@ def _files_of(folder: Path) -> tuple[dict[str, Path | bytes], dict[str, str]]:
             continue
         if any(part.startswith((".", "checkpoint-")) or part in ("runs", "wandb", "__pycache__") for part in parts):
             continue
-        if path.suffix in PICKLES:
+        if path.suffix.lower() in PICKLES or _is_pickle(path):
             left_out[name] = "a pickle, which can run code when it is loaded; weights go as safetensors"
         else:
             files[name] = path
     return files, left_out
+
+
+def _is_pickle(path: Path) -> bool:
+    """By its first bytes: a pickle of protocol 2 to 5, or torch's zip of one."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return True
+    if start != b"PK\x03\x04":
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith(".pkl") for name in archive.namelist())
+    except zipfile.BadZipFile:
+        return False
 
 
 def _read_card(files: dict[str, Path | bytes], default: Callable[[], str]) -> str:
@@ -262,17 +322,21 @@ def _model(folder: Path, repo: str) -> Upload:
         model_type = config.get("model_type") or config["architecture"]  # timm's
     except (ValueError, KeyError, AttributeError):
         raise InputError(f"{folder / 'config.json'} is no configuration of a model") from None
+    _check_weights(folder, files)
     if not any(name in files for name in WEIGHTS):
         pickled = next(iter(left_out), None)
         found = f"only {pickled}, {left_out[pickled]}" if pickled else "no model.safetensors"
         raise InputError(f"{folder} holds no weights that can be pushed: {found}")
-    code = [name for module in config.get("auto_map", {}).values() for name in [module.rpartition("--")[2]]]
-    missing = {f"{name.partition('.')[0]}.py" for name in code} - files.keys()
+    named = [
+        each
+        for value in (config.get("auto_map") or {}).values()
+        for each in ([value] if isinstance(value, str) else value)
+    ]
+    missing = {f"{each.rpartition('--')[2].partition('.')[0]}.py" for each in named if each} - files.keys()
     if missing:
         raise InputError(f"{folder} lacks {', '.join(sorted(missing))}, which its config.json names; save it again")
     card = _read_card(files, lambda: minimal_card(folder, repo))
-    if "architectures" in config or model_type.startswith("hfssl_"):
-        card = card.replace(loading_code(folder), loading_code(folder, repo))
+    card = _named_in_card(card, repo)
     recipe = RECIPES.get(model_type, model_type.removeprefix("hfssl_"))
     if "recipe.yaml" in files and recipe in recipes():
         program = recipes()[recipe]
@@ -282,6 +346,33 @@ def _model(folder: Path, repo: str) -> Upload:
         card = f"{card.rstrip()}\n\n## Training curve\n\n![the loss by step]({CURVE})\n"
     files[CARD] = card.encode()
     return Upload("model", repo, "model", files, left_out, model_type=model_type)
+
+
+def _check_weights(folder: Path, files: dict[str, Path | bytes]) -> None:
+    """Each safetensors file can be read, and all parts that an index names are there."""
+    from safetensors import SafetensorError, safe_open
+
+    if INDEX in files:
+        parts = set(json.loads((folder / INDEX).read_text())["weight_map"].values())
+        if missing := sorted(part for part in parts if part not in files or "/" in part):
+            raise InputError(f"{folder} lacks {', '.join(missing[:3])}, which its {INDEX} names; save it again")
+    for name in files:
+        if name.endswith(".safetensors"):
+            try:
+                with safe_open(folder / name, "np") as file:
+                    file.keys()
+            except SafetensorError as error:
+                raise InputError(f"{folder / name} is damaged: {one_line(error)[:200]}") from None
+
+
+def _named_in_card(card: str, repo: str) -> str:
+    """The card with the repository's name in its loading lines, whatever the folder was called."""
+
+    def named(block: re.Match) -> str:
+        code = re.sub(r'(from_pretrained\()"[^"]*"', rf'\1"{repo}"', block[0])
+        return re.sub(r"(hfssl (?:colorize|inpaint)) \S+", rf"\1 {repo}", code)
+
+    return re.sub(r"```python\n.*?```", named, card, count=1, flags=re.S)
 
 
 def _curve(history: Path) -> bytes | None:
@@ -303,7 +394,7 @@ def _is_tokenizer(path: Path) -> bool:
 
 def _tokenizer(folder: Path, repo: str) -> Upload:
     files, left_out = _files_of(folder)
-    files[CARD] = _read_card(files, lambda: minimal_card(folder, repo)).encode()
+    files[CARD] = _named_in_card(_read_card(files, lambda: minimal_card(folder, repo)), repo).encode()
     return Upload("tokenizer", repo, "model", files, left_out)
 
 
@@ -360,11 +451,11 @@ def _metric(name: str, repo: str) -> Upload:
     return upload
 
 
-# In this order: a Space may hold anything, a folder of results a model, a model a tokenizer.
+# In this order: a Space may hold anything, a model results and a tokenizer.
 _KINDS: tuple[tuple[Callable[[Path], bool], Callable[[Path, str], Upload]], ...] = (
     (lambda path: bool(_sdk(path)), _space),
-    (_is_scores, _scores),
     (_is_model, _model),
+    (_is_scores, _scores),
     (_is_corpus, _corpus),
     (_is_tokenizer, _tokenizer),
     (_is_embeddings, _embeddings),

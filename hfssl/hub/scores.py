@@ -7,7 +7,7 @@ in. `.eval_results` needs a data set of the Hub, so what was measured on a user'
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from hfssl import __version__
-from hfssl.errors import InputError
+from hfssl.errors import InputError, one_line
 from hfssl.evaluation.results import FORMAT, ModelResult, TaskResult, read_result
 from hfssl.evaluation.tasks import suite_tasks
 
@@ -39,22 +39,34 @@ class Scores:
     entries: dict[str, list[EvalResultEntry]] = field(default_factory=dict)
     index: list[EvalResult] = field(default_factory=list)
 
-    def files(self) -> dict[str, bytes]:
-        """`.eval_results/NAME.yaml`, as huggingface_hub reads them."""
-        from huggingface_hub import eval_result_entries_to_yaml
+    def files(self, earlier: Callable[[str], str | None] = lambda path: None) -> dict[str, bytes]:
+        """`.eval_results/NAME.yaml`, as huggingface_hub reads them.
 
-        return {
-            f".eval_results/{name}.yaml": yaml.safe_dump(
-                eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True
-            ).encode()
-            for name, entries in self.entries.items()
-            if entries
-        }
+        Args:
+            earlier: the text of such a file in the repository, if it is there: what is of other tasks stays.
+        """
+        from huggingface_hub import eval_result_entries_to_yaml, parse_eval_result_entries
+
+        files = {}
+        for name, entries in self.entries.items():
+            path, new = f".eval_results/{name}.yaml", {(one.dataset_id, one.task_id) for one in entries}
+            try:
+                there = parse_eval_result_entries(yaml.safe_load(earlier(path) or "[]"))
+            except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+                raise InputError(
+                    f"{path} on the Hub is damaged: {one_line(error)[:200]}; mend it there first"
+                ) from None
+            entries = [*(one for one in there if (one.dataset_id, one.task_id) not in new), *entries]
+            if entries:
+                text = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
+                files[path] = text.encode()
+        return files
 
 
 def result_files(folder: Path) -> list[Path]:
     """The files of a folder that hold scores, by name."""
-    found = [path for path in sorted(folder.glob("*.json")) if FORMAT in path.read_text(errors="replace")[:200]]
+    files = [path for path in sorted(folder.glob("*.json")) if path.is_file()]
+    found = [path for path in files if FORMAT in path.read_text(errors="replace")[:200]]
     return [*found, *([folder / PROBE] if _is_probe(folder / PROBE) else [])]
 
 
@@ -180,12 +192,7 @@ def with_scores(card: str, name: str, scores: Sequence[EvalResult]) -> str:
     Raises:
         InputError: the card's YAML is damaged.
     """
-    from huggingface_hub import ModelCard
-
-    try:
-        found = ModelCard(card or _NO_CARD, ignore_metadata_errors=False)
-    except ValueError as error:
-        raise InputError(f"the card of {name} has a damaged head: {' '.join(str(error).split())}") from None
+    found = _read_card(card, name)
     new = {_identity(one) for one in scores}
     earlier = [one for one in found.data.eval_results or [] if _identity(one) not in new]
     found.data.model_name = found.data.model_name or name.rpartition("/")[2]
@@ -196,3 +203,21 @@ def with_scores(card: str, name: str, scores: Sequence[EvalResult]) -> str:
 def _identity(score: EvalResult) -> tuple[str, ...]:
     """What a score is of; the notes behind its name may change."""
     return (*map(str, score.unique_identifier), score.metric_type, (score.metric_name or "").partition(" (")[0])
+
+
+def card_scores(card: str, name: str) -> list[EvalResult]:
+    """The scores in a card's `model-index`.
+
+    Raises:
+        InputError: the card's YAML is damaged.
+    """
+    return list(_read_card(card, name).data.eval_results or [])
+
+
+def _read_card(card: str, name: str):
+    from huggingface_hub import ModelCard
+
+    try:
+        return ModelCard(card or _NO_CARD, ignore_metadata_errors=False)
+    except (ValueError, yaml.YAMLError) as error:
+        raise InputError(f"the card of {name} has a damaged head; mend it first: {one_line(error)[:200]}") from None

@@ -1,5 +1,6 @@
 """`hfssl push` over HTTP: what is sent, that it comes back without hfssl, that a broken push is no half of one."""
 
+import contextlib
 import json
 import re
 import sys
@@ -19,7 +20,9 @@ from hfssl.data.corpus import Corpus, build_corpus
 from hfssl.errors import InputError
 from hfssl.evaluation.embeddings import write_embeddings
 from hfssl.evaluation.results import write_result
+from hfssl.evaluation.tasks import TASKS
 from hfssl.hub.push import plan_push, send
+from hfssl.hub.scores import with_scores
 from hfssl.models import SimCLRConfig, SimCLRForPreTraining
 from hfssl.tokenization import train_bpe
 from tests.conftest import TINY_GPT, TINY_RESNET
@@ -48,7 +51,7 @@ def tokenizer():
 
 
 class Numbered(list):
-    source = "two texts"
+    source = "/somewhere/private/texts.txt"
 
     def fingerprint(self):
         return "numbered"
@@ -123,6 +126,28 @@ def test_a_language_model_and_its_tokenizer(hub_here, tmp_path, tokenizer):
     assert HfApi().model_info("me/gpt").private
 
 
+def test_weights_in_parts_take_the_place_of_those_in_one_file(hub_here, tmp_path, tokenizer):
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **TINY_GPT))
+    model.save_pretrained(tmp_path / "one")
+    assert push(tmp_path / "one", "me/gpt").exit_code == 0
+    with torch.no_grad():
+        model.transformer.ln_f.bias.fill_(1.0)
+    model.save_pretrained(tmp_path / "parts", max_shard_size="20KB")
+    assert push(tmp_path / "parts", "me/gpt").exit_code == 0
+    assert GPT2LMHeadModel.from_pretrained("me/gpt").transformer.ln_f.bias.eq(1).all(), "and not those of before"
+    next((tmp_path / "parts").glob("model-00002*")).unlink()
+    with pytest.raises(InputError, match=r"lacks model-00002-of.*, which its model.safetensors.index.json names"):
+        plan_push(tmp_path / "parts", "me/gpt")
+
+
+def test_a_card_names_the_repository_whatever_the_folder_was_called(simclr, hub_here, tmp_path):
+    for first, second in (("me/one", "simclr"), ("me/two", "renamed")):
+        (simclr / "README.md").write_text('---\ntags: [x]\n---\n```python\nm = A.from_pretrained("./old", b=1)\n```\n')
+        push(simclr.rename(tmp_path / second), first)
+        simclr = tmp_path / second
+        assert f'm = A.from_pretrained("{first}", b=1)' in hub_here.files(first)["README.md"].decode()
+
+
 def test_a_tokenizer_alone(hub_here, tmp_path, tokenizer):
     tokenizer.save_pretrained(tmp_path / "bpe")
     assert push(tmp_path / "bpe", "me/bpe").exit_code == 0
@@ -140,6 +165,14 @@ def test_a_corpus_is_a_data_set_of_documents(hub_here, tmp_path, tokenizer):
     hub_here.log.clear()
     assert push(tmp_path / "corpus", "me/corpus").exit_code == 0 and not hub_here.uploads(), "the same bytes"
     assert Corpus(tmp_path / "corpus").manifest["documents"] == 3
+    build_corpus(texts, tokenizer, tmp_path / "other", tokenizer.eos_token_id)  # in one shard
+    assert push(tmp_path / "other", "me/corpus").exit_code == 0
+    assert len(load_dataset("me/corpus", split="train", download_mode="force_redownload")) == 3, "no shard of before"
+    card = hub_here.files("me/corpus", kind="dataset")["README.md"].decode()
+    assert "* text: texts.txt, " in card and "/somewhere" not in card
+    (tmp_path / "other" / "tokenizer_x.json").symlink_to("/etc/hostname")
+    with pytest.raises(InputError, match="is a link; nothing was sent"):
+        plan_push(tmp_path / "other", "me/corpus")
 
 
 def test_embeddings_are_a_data_set(hub_here, tmp_path):
@@ -183,11 +216,42 @@ def test_scores_come_as_a_pull_request_and_are_read_back(hub_here, tmp_path):
     tasks = {entry.task_id: entry for entry in entries}
     assert {entry.dataset_id for entry in entries} == {"nyu-mll/glue"} and tasks.keys() == result.tasks.keys()
     for name, task in result.tasks.items():
-        assert tasks[name].value in [round(value, 2) for value in task.median().values()]
+        assert tasks[name].value == round(task.median()[TASKS[f"glue/{name}"].headline], 2)
     card = ModelCard(files["README.md"].decode())
     shown = {(one.dataset_config, one.metric_type) for one in card.data.eval_results}
     assert ("mrpc", "f1") in shown and ("mrpc", "accuracy") in shown
     assert card.text.strip() == ModelCard(before["README.md"].decode()).text.strip()
+    hub_here.log.clear()
+    assert push(tmp_path / "bert", "me/bert").exit_code == 0 and not hub_here.uploads(), "the scores stay in the card"
+    result.tasks = {"cola": result.tasks["cola"]}
+    result.tasks["cola"].scores = {"matthews_correlation": [77.0] * len(result.tasks["cola"].seeds)}
+    write_result(result, tmp_path / "cola" / "glue_dev.json")
+    for _ in range(2):  # the same pull request, however often
+        assert "/discussions/2" in push(tmp_path / "cola", "me/bert").stdout
+    HfApi().merge_pull_request("me/bert", 2)
+    entries = parse_eval_result_entries(yaml.safe_load(hub_here.files("me/bert")[".eval_results/glue.yaml"]))
+    values = {entry.task_id: entry.value for entry in entries}
+    assert values == {name: entry.value for name, entry in tasks.items()} | {"cola": 77.0}, "the others stay"
+    with pytest.raises(InputError, match="the card of me/bert has a damaged head; mend it first"):
+        with_scores("---\na: [\n---\n", "me/bert", card.data.eval_results)
+
+
+def test_scores_of_a_probe(simclr, hub_here, tmp_path):
+    assert push(simclr, "me/simclr").exit_code == 0
+    row = {"encoder": "simclr", "test": "plain", "protocol": "kNN", "labels": "all", "accuracy": 0.5, "low": 0.4,
+           "high": 0.6, "layer": "pooled"}  # fmt: skip
+    rows = [row, row | {"encoder": "random init", "accuracy": 0.25}]
+    data = {"plain": {"source": "me/pictures (Hub, test)", "images": 100}}
+    (tmp_path / "probe").mkdir()
+    (tmp_path / "probe" / "results.json").write_text(json.dumps({"rows": rows, "protocol": "x", "data": data}))
+    assert push(tmp_path / "probe", "me/simclr").exit_code == 0
+    HfApi().merge_pull_request("me/simclr", 1)
+    files = hub_here.files("me/simclr")
+    (entry,) = parse_eval_result_entries(yaml.safe_load(files[".eval_results/probe.yaml"]))
+    assert (entry.dataset_id, entry.task_id, entry.value) == ("me/pictures", "kNN", 50.0)
+    assert "95 % interval 40.0 to 60.0 over 100 images; anchors: random init 25.0" in entry.notes
+    (score,) = ModelCard(files["README.md"].decode()).data.eval_results
+    assert score.metric_value == 50.0 and score.dataset_type == "me/pictures"
 
 
 def test_synthetic_scores_are_nobodys(tmp_path):
@@ -221,12 +285,33 @@ def test_what_cannot_be_pushed(simclr, tmp_path):
     with pytest.raises(InputError, match="a link out of the folder"):
         plan_push(simclr, "me/x")
     link.unlink()
+    (tmp_path / "x.parquet").write_text("none")
+    with pytest.raises(InputError, match=r"x.parquet is no parquet file"):
+        plan_push(tmp_path / "x.parquet", "me/x")
+    (simclr / "a.json").mkdir()
+    (simclr / "weights.PT").write_bytes(b"x")
+    (simclr / "old").write_bytes(b"\x80\x04 a pickle")
+    upload = plan_push(simclr, "me/x")
+    assert {"weights.PT", "old", "optimizer.pt"} == upload.left_out.keys()
+    config = (simclr / "config.json").read_text()
+    for damage in (
+        {"auto_map": [1]},
+        {"auto_map": None, "model_type": 3},
+        {"auto_map": {"AutoTokenizer": [None, "t.X"]}},
+    ):
+        (simclr / "config.json").write_text(json.dumps(json.loads(config) | damage))
+        with contextlib.suppress(InputError):
+            plan_push(simclr, "me/x")
+    (simclr / "config.json").write_text(config)
     (simclr / "README.md").write_text("---\na: [\n---\ntext")
     with pytest.raises(InputError, match="has a damaged head"):
         plan_push(simclr, "me/x")
     (simclr / "README.md").unlink()
     (simclr / "modeling_simclr.py").unlink()
     with pytest.raises(InputError, match=r"lacks modeling_simclr.py, which its config.json names"):
+        plan_push(simclr, "me/x")
+    (simclr / "model.safetensors").write_bytes(b"\x80\x04 a pickle")
+    with pytest.raises(InputError, match=r"no weights that can be pushed|is damaged"):
         plan_push(simclr, "me/x")
     (simclr / "model.safetensors").rename(simclr / "pytorch_model.bin")
     with pytest.raises(InputError, match=r"no weights that can be pushed: only .*, a pickle, which can run code"):
@@ -235,11 +320,12 @@ def test_what_cannot_be_pushed(simclr, tmp_path):
 
 def test_a_token_is_never_sent_nor_shown(simclr, hub_here, monkeypatch):
     for secret in (hub_here.token, "hf_" + "a1B2" * 9):
-        (simclr / "run.json").write_text(json.dumps({"hub_token": secret}))
-        done = push(simclr, "me/simclr")
-        assert done.exit_code == 2 and "run.json holds an access token: nothing was sent" in done.stderr
-        assert secret not in done.output and not hub_here.requests()
-    (simclr / "run.json").write_text("{}")
+        for name in ("run.json", "run.sh", "notes.ipynb", "LOG", "a.TXT"):
+            (simclr / name).write_text(json.dumps({"hub_token": secret}))
+            done = push(simclr, "me/simclr")
+            assert done.exit_code == 2 and f"{name} holds an access token: nothing was sent" in done.stderr
+            assert secret not in done.output and not hub_here.requests()
+            (simclr / name).write_text("{}")
     hub_here.fail("POST", "/api/repos/create", 500, times=99)
     done = push(simclr, "me/simclr")
     assert done.exit_code == 2 and hub_here.token not in done.output

@@ -1,6 +1,7 @@
 """Code beside weights runs only when asked for, at one commit, and is shown first."""
 
 import hashlib
+import json
 import logging
 
 import pytest
@@ -44,6 +45,20 @@ def test_the_files_and_their_hashes_are_shown_before_the_code_runs(first, caplog
     caplog.clear()
     pinned_model("me/simclr", trust_remote_code=True)
     assert commit not in caplog.text and hashlib.sha256(EVIL).hexdigest() in caplog.text, "what is on main now"
+
+
+def test_code_of_another_repository_never_runs(hub_here, tmp_path):
+    """transformers would take it from that one's main, whatever was pinned."""
+    SimCLRConfig(**TINY_RESNET).save_pretrained(tmp_path / "one")
+    path = tmp_path / "one" / "config.json"
+    config = json.loads(path.read_text()) | {"auto_map": {"AutoModel": "my-org/code--modeling_simclr.SimCLRModel"}}
+    path.write_text(json.dumps(config))
+    HfApi().create_repo("me/x")
+    HfApi().upload_folder(repo_id="me/x", folder_path=tmp_path / "one")
+    for source in ("me/x", str(tmp_path / "one")):
+        with pytest.raises(InputError, match="names code of another repository, which never runs"):
+            load_encoder(source, trust_remote_code=True)
+    assert not hub_here.requests(pattern="my-org/code")
 
 
 def test_nothing_is_taken_that_was_not_asked_for(first, hub_here):

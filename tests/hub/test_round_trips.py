@@ -12,6 +12,7 @@ from datasets import Dataset, DatasetDict, Features, Image, Value
 from huggingface_hub import HfApi
 from transformers import AutoModel, BertConfig, GPT2Config
 
+from hfssl.hub.push import plan_push, send
 from hfssl.models import METHODS
 from hfssl.models.modeling_lm import language_model
 from hfssl.tokenization import train_bpe
@@ -78,7 +79,7 @@ def round_trip(tmp_path_factory):
         "pixels": torch.randn(2, 3, 32, 32), "views": torch.randn(4, 2, 3, 32, 32),
     }  # fmt: skip
     with HubServer(read_yaml=yaml.safe_load) as hub, using(hub, folder / "home"):
-        wanted = _push_models(given) | _push_text_models() | _push_data()
+        wanted = _push_models(given, folder) | _push_text_models(folder) | _push_data()
         torch.save(given, folder / "given.pt")
         done = subprocess.run(
             [sys.executable, "-c", ALONE, str(folder)], capture_output=True, text=True, cwd=folder, timeout=300,
@@ -91,13 +92,17 @@ def round_trip(tmp_path_factory):
     return wanted, back["results"], back["missing"], files, requests
 
 
-def _push_models(given):
-    """Two commits each: the first is tagged v1. One method's repository is private."""
+def _push_models(given, folder):
+    """Two commits each: transformers' own, tagged v1, and one of `hfssl push`. One method's repository is private."""
     wanted = {}
     for method, classes in METHODS.items():
         for version in ("v1", None):
             model = classes.for_pretraining(classes.config(**TINY_RESNET)).eval()
-            model.push_to_hub(f"me/tiny-{method}", private=method == "simclr")
+            if version:
+                model.push_to_hub(f"me/tiny-{method}", private=method == "simclr")
+            else:
+                model.save_pretrained(folder / method)
+                send(plan_push(folder / method, f"me/tiny-{method}"))
             if version:
                 HfApi().create_tag(f"me/tiny-{method}", tag=version)
             with torch.no_grad():
@@ -108,7 +113,7 @@ def _push_models(given):
     return wanted
 
 
-def _push_text_models():
+def _push_text_models(folder):
     wanted = {}
     bert = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     for name, style, config in (
@@ -117,8 +122,9 @@ def _push_text_models():
     ):
         tokenizer = train_bpe([TEXT], 290, style, show_progress=False)
         model = language_model(config).eval()
-        model.push_to_hub(f"me/tiny-{name}")
-        tokenizer.push_to_hub(f"me/tiny-{name}")
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+        send(plan_push(folder / name, f"me/tiny-{name}"))
         tokenizer.push_to_hub(f"me/tokenizer-{name}")
         ids = tokenizer(SENTENCE, return_tensors="pt")
         wanted[name, "ids"] = wanted[name, "alone"] = ids["input_ids"]
