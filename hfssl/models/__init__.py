@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from .backbone import BackboneConfig, BackboneError
+from .codes import cotraining_loss
 from .contrastive import NTXentLoss, cpc_loss, nt_xent
 from .modeling_colorization import (
     ColorizationConfig,
@@ -29,6 +30,12 @@ from .modeling_context_encoder import (
     ContextEncoderForImageClassification,
     ContextEncoderForPreTraining,
     ContextEncoderModel,
+)
+from .modeling_cotraining import (
+    CoTrainingConfig,
+    CoTrainingForImageClassification,
+    CoTrainingForPreTraining,
+    CoTrainingModel,
 )
 from .modeling_cpc import CPCConfig, CPCForImageClassification, CPCForPreTraining, CPCModel
 from .modeling_sentence import SentenceConfig, SentenceForSequenceClassification, SentenceModel
@@ -52,6 +59,7 @@ METHODS = {
     "context_encoder": Method(
         ContextEncoderConfig, ContextEncoderModel, ContextEncoderForPreTraining, ContextEncoderForImageClassification
     ),
+    "cotraining": Method(CoTrainingConfig, CoTrainingModel, CoTrainingForPreTraining, CoTrainingForImageClassification),
     "cpc": Method(CPCConfig, CPCModel, CPCForPreTraining, CPCForImageClassification),
     "simclr": Method(SimCLRConfig, SimCLRModel, SimCLRForPreTraining, SimCLRForImageClassification),
 }
@@ -79,6 +87,10 @@ __all__ = [
     "CPCForImageClassification",
     "CPCForPreTraining",
     "CPCModel",
+    "CoTrainingConfig",
+    "CoTrainingForImageClassification",
+    "CoTrainingForPreTraining",
+    "CoTrainingModel",
     "ColorizationConfig",
     "ColorizationForImageClassification",
     "ColorizationForPreTraining",
@@ -98,6 +110,7 @@ __all__ = [
     "SimCLRModel",
     "SpanConfig",
     "SpanForSequenceClassification",
+    "cotraining_loss",
     "cpc_loss",
     "nt_xent",
 ]
