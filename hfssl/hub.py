@@ -25,6 +25,7 @@ PAPERS = {
     "https://huggingface.co/papers/1603.06668",
     "hfssl_context_encoder": "Pathak et al. 2016, Context Encoders: Feature Learning by Inpainting, "
     "https://huggingface.co/papers/1604.07379",
+    "hfssl_cotraining": "McAllester 2018, Information Theoretic Co-Training, https://huggingface.co/papers/1802.07572",
     "hfssl_cpc": "van den Oord et al. 2018, Representation Learning with Contrastive Predictive Coding, "
     "https://huggingface.co/papers/1807.03748",
     "hfssl_simclr": "Chen et al. 2020, A Simple Framework for Contrastive Learning of Visual Representations, "

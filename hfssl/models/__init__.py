@@ -41,6 +41,7 @@ from .modeling_cpc import CPCConfig, CPCForImageClassification, CPCForPreTrainin
 from .modeling_sentence import SentenceConfig, SentenceForSequenceClassification, SentenceModel
 from .modeling_simclr import SimCLRConfig, SimCLRForImageClassification, SimCLRForPreTraining, SimCLRModel
 from .modeling_span import SpanConfig, SpanForSequenceClassification
+from .modeling_tagger import TaggerConfig, TaggerForPreTraining
 
 
 class Method(NamedTuple):
@@ -79,6 +80,10 @@ for _config, _model in (
     AutoModelForSequenceClassification.register(_config, _model, exist_ok=True)
 AutoModel.register(SentenceConfig, SentenceModel, exist_ok=True)
 
+# Co-training of words: its models have neither an image encoder nor a classifier.
+AutoConfig.register(TaggerConfig.model_type, TaggerConfig, exist_ok=True)
+AutoModelForPreTraining.register(TaggerConfig, TaggerForPreTraining, exist_ok=True)
+
 __all__ = [
     "METHODS",
     "BackboneConfig",
@@ -110,6 +115,8 @@ __all__ = [
     "SimCLRModel",
     "SpanConfig",
     "SpanForSequenceClassification",
+    "TaggerConfig",
+    "TaggerForPreTraining",
     "cotraining_loss",
     "cpc_loss",
     "nt_xent",
