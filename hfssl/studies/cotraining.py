@@ -39,7 +39,7 @@ from hfssl.training.ledger import Ledger
 logger = logging.getLogger(__name__)
 
 BLOCKS, WITHIN = 3, 2  # of the toy: x and y have 6 values
-TOY_CODES, TOY_STEPS, TOY_STARTS = 4, 300, 5
+TOY_CODES, TOY_STEPS, TOY_STARTS = 4, 300, 20
 
 
 @dataclass
@@ -48,7 +48,7 @@ class CoTrainingStudyArguments:
 
     seeds: int = field(default=5, metadata={"help": "Trainings with the recipe's beta, from --seed on."})
     betas: list[float] = field(
-        default_factory=lambda: [-0.5, 0.3, 0.6, 0.75, 0.9, 1.1], metadata={"help": "More of the first seed."}
+        default_factory=lambda: [0.4, 0.7, 0.85, 1.0], metadata={"help": "More of the first seed."}
     )
     toy_noise: float = field(default=0.3, metadata={"help": "Share of the toy's pairs that lie in two blocks."})
 
@@ -90,7 +90,8 @@ def run_cotraining_study(
 
     identity = {"model": config.to_diff_dict(), "training": args.identity(), "views": vars(views.settings)}
     identity |= {"data": [train.fingerprint, test.fingerprint]}
-    identity["model"].pop("beta", None), identity["training"].pop("seed")
+    identity["model"].pop("beta", None)
+    identity["training"].pop("seed")
     results = Ledger(folder / "ledger.jsonl", json.loads(json.dumps(identity, default=str))).run(jobs, execute)
     seeds = [results[name]["scores"] for name in jobs if name.startswith("seed")]
     pixels = [extract_features(pixel_encoder(train), part) for part in (train, test)]
@@ -126,13 +127,11 @@ def _train(config, views, args, train, test, folder: Path, beta: float, seed: in
 
 @torch.inference_mode()
 def measure(model: CoTrainingForPreTraining, images: ImageDataset, collator: TwoViewCollator) -> dict[str, float]:
-    """H(z_x) and I(z_x; z_y) in nats of the likeliest codes of two views of each image, as counted, and "codes used"."""
+    """H(z_x) and I(z_x; z_y) in nats, and "codes used", of the likeliest codes of two views of each image."""
     model.eval()
     items = [images[i] | {"epoch": -1} for i in range(len(images))]  # views of an epoch that training did not see
-    parts = [
-        model(**collator(items[i : i + 256]), return_loss=False).codes.argmax(-1) for i in range(0, len(items), 256)
-    ]
-    x, y = torch.cat(parts).unbind(1)
+    batches = [collator(items[first : first + 256]) for first in range(0, len(items), 256)]
+    x, y = torch.cat([model(**batch, return_loss=False).codes.argmax(-1) for batch in batches]).unbind(1)
     certain = [1e4 * torch.nn.functional.one_hot(z, model.config.num_codes).double() for z in (x, y)]
     terms = cotraining_loss(torch.cat(certain), torch.cat(certain[::-1]))
     entropy, information = terms.entropy.item(), max(0.0, terms.information.item())
@@ -165,23 +164,20 @@ def toy_sweep(noise: float, count: int = 25) -> dict[str, Any]:
 
 
 def toy_code(weights: torch.Tensor, beta: float) -> float:
-    """The entropy of the best code of the toy's values, by Adam on a table of logits; weights (6, 6) of the pairs."""
+    """The entropy of the best code of the toy's values, by Adam on tables of logits; weights (6, 6) of the pairs."""
     generator = torch.Generator().manual_seed(0)
-    best, entropy = math.inf, 0.0
-    for _ in range(TOY_STARTS):
-        table = torch.randn(len(weights), TOY_CODES, generator=generator, dtype=torch.float64).requires_grad_()
-        optimizer = torch.optim.Adam([table], 0.1)
-        for _ in range(TOY_STEPS):
-            p = table.softmax(1)
-            joint, marginal = p.T @ weights @ p, weights.sum(1) @ p
-            told = -(joint * (joint / joint.sum(0)).log()).sum()
-            loss = told + (1 - beta) * (marginal * marginal.log()).sum()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        if loss.item() < best:
-            best, entropy = loss.item(), -(marginal * marginal.log()).sum().item()
-    return entropy
+    tables = torch.randn(TOY_STARTS, len(weights), TOY_CODES, generator=generator, dtype=torch.float64)  # (S, 6, m)
+    optimizer = torch.optim.Adam([tables.requires_grad_()], 0.1)
+    for _ in range(TOY_STEPS):
+        p = tables.softmax(-1)
+        joint, marginal = p.mT @ weights @ p, weights.sum(1) @ p  # (S, m, m), (S, m)
+        told = -(joint * (joint / joint.sum(1, keepdim=True)).log()).sum((1, 2))
+        entropy = -(marginal * marginal.log()).sum(1)
+        loss = told - (1 - beta) * entropy
+        optimizer.zero_grad()
+        loss.sum().backward()
+        optimizer.step()
+    return entropy[loss.argmin()].item()
 
 
 def collapse_figure(record: Mapping[str, Any]):
