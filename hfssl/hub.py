@@ -16,6 +16,7 @@ LOADERS = {
     "gpt2": ("AutoModelForCausalLM", "text-generation"),
     "llama": ("AutoModelForCausalLM", "text-generation"),
     "bert": ("AutoModelForMaskedLM", "fill-mask"),
+    "hfssl_tagger": ("AutoModelForPreTraining", "token-classification"),
 }
 PAPERS = {
     "gpt2": "Radford et al. 2019, Language Models are Unsupervised Multitask Learners",
@@ -28,6 +29,8 @@ PAPERS = {
     "hfssl_cotraining": "McAllester 2018, Information Theoretic Co-Training, https://huggingface.co/papers/1802.07572",
     "hfssl_cpc": "van den Oord et al. 2018, Representation Learning with Contrastive Predictive Coding, "
     "https://huggingface.co/papers/1807.03748",
+    "hfssl_tagger": "Stratos 2019, Mutual Information Maximization for Simple and Accurate Part-Of-Speech Induction, "
+    "https://huggingface.co/papers/1804.07849",
     "hfssl_simclr": "Chen et al. 2020, A Simple Framework for Contrastive Learning of Visual Representations, "
     "https://huggingface.co/papers/2002.05709",
 }
@@ -45,9 +48,10 @@ def loading_code(folder: str | Path, repository: str | None = None) -> str:
     config = json.loads((Path(folder) / "config.json").read_text())
     if config["model_type"] in LOADERS:
         auto_class, _ = LOADERS[config["model_type"]]
+        own_code = ", trust_remote_code=True" if "auto_map" in config else ""
         return (
             f"from transformers import {auto_class}, AutoTokenizer\n"
-            f'model = {auto_class}.from_pretrained("{name}")\n'
+            f'model = {auto_class}.from_pretrained("{name}"{own_code})\n'
             f'tokenizer = AutoTokenizer.from_pretrained("{name}")'
         )
     return (

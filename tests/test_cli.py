@@ -7,6 +7,8 @@ import hfssl
 from hfssl import programs
 from hfssl.errors import InputError
 
+RECIPES = "bert, colorization, context_encoder, cotraining, cpc, gpt, simclr, tagger"
+
 
 def test_help_imports_nothing_heavy(run_command):
     """What costs seconds is imported inside the verb: no torch, transformers or datasets for `hfssl --help`."""
@@ -59,11 +61,11 @@ def test_version_and_env_and_ls(run_command, hfssl_command):
     ("arguments", "message"),
     [
         (["pretrane"], "No such command 'pretrane'"),
-        (["pretrain"], "which recipe? one of bert, colorization, context_encoder, cpc, gpt, simclr"),
         (
-            ["pretrain", "gtp"],
-            "unknown recipe 'gtp': one of bert, colorization, context_encoder, cpc, gpt, simclr; did you mean 'gpt'?",
+            ["pretrain"],
+            "which recipe? one of bert, colorization, context_encoder, cotraining, cpc, gpt, simclr, tagger",
         ),
+        (["pretrain", "gtp"], f"unknown recipe 'gtp': one of {RECIPES}; did you mean 'gpt'?"),
         (["pretrain", "--cpu", "--num_processes", "2", "gpt"], "--multi_gpu --num_processes N"),
         (["pretrain", "--num_processes", "2", "gpt", "--use_cpu"], "--multi_gpu --num_processes N"),
         (["generate", "./nowhere", "--prompt", "x"], "no such folder"),
@@ -76,6 +78,8 @@ def test_version_and_env_and_ls(run_command, hfssl_command):
         (["leaderboard", "recipes"], "no result in 'recipes'"),
         (["export", "./nowhere", "--out", "out/none"], "no model directory './nowhere'"),
         (["export", "./nowhere", "--format", "onnx", "--out", "out/none"], "unknown format 'onnx': one of timm"),
+        (["codes", "./nowhere"], "give either --dataset, or --train_file and --test_file"),
+        (["codes", "./nowhere", "--dataset", "builtin:digits"], "no model directory './nowhere'"),
         (["probe", "./nowhere"], "give either --dataset, or --train_file and --test_file"),
         (["tokenizer", "train", "--vocab_size", "100", "--output_dir", "out/none"], "vocab"),
     ],

@@ -36,9 +36,9 @@ def clustering_scores(codes: np.ndarray, labels: np.ndarray) -> dict[str, float]
     """All measures by name.
 
     Returns:
-        "hungarian" and "many-to-one", fractions; "V-measure" (Rosenberg and Hirschberg 2007; the same as "NMI" with the
-        arithmetic mean), 0 to 1; "codes used"; "entropy" of the codes and "information" that they have of the labels,
-        in bits, as counted.
+        "hungarian" and "many-to-one", fractions; "V-measure" (Rosenberg and Hirschberg 2007), which is the information
+        over the arithmetic mean of both entropies, and "NMI", over the geometric mean (Strehl and Ghosh 2002), 0 to 1;
+        "codes used"; "entropy" of the codes and "information" that they have of the labels, in bits, as counted.
 
     Raises:
         InputError: codes and labels are not as many, or none.
@@ -47,7 +47,7 @@ def clustering_scores(codes: np.ndarray, labels: np.ndarray) -> dict[str, float]
         "hungarian": hungarian_accuracy(codes, labels),
         "many-to-one": many_to_one(codes, labels),
         "V-measure": float(metrics.v_measure_score(labels, codes)),
-        "NMI": float(metrics.normalized_mutual_info_score(labels, codes)),
+        "NMI": float(metrics.normalized_mutual_info_score(labels, codes, average_method="geometric")),
         "codes used": len(np.unique(codes)),
         "entropy": entropy_bits(codes),
         "information": float(metrics.mutual_info_score(labels, codes) / np.log(2)),

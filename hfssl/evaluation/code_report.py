@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from hfssl.evaluation.encoders import CODES, load_encoder, pixel_encoder
 from hfssl.evaluation.features import extract_features
 from hfssl.evaluation.labels import check_labels
 
-PERCENT = ("hungarian", "many-to-one", "V-measure", "NMI")
+PERCENT, BITS = ("hungarian", "many-to-one", "V-measure", "NMI"), ("entropy", "information")
 
 
 @dataclass
@@ -79,20 +78,18 @@ def kmeans_scores(
 
 
 def codes_table(found: Mapping[str, Sequence[Mapping[str, float]]], title: str):
-    """A rich table: a row each, percent for shares, bits for entropies, mean ± standard deviation over several."""
+    """A rich table: a column each, percent for shares, bits for entropies, mean ± standard deviation over several."""
     from rich.table import Table
 
-    names = [*next(iter(found.values()))[0]]
-    table = Table(title=title, title_justify="left")
-    for name in ("", *(f"{name}, %" if name in PERCENT else name for name in names)):
-        table.add_column(name.replace("entropy", "entropy, bits").replace("information", "information, bits"))
-    for row, scores in found.items():
-        table.add_row(row, *(_cell(name, [score[name] for score in scores]) for name in names))
+    table = Table("", *found, title=title, title_justify="left")
+    for name in next(iter(found.values()))[0]:
+        unit = ", %" if name in PERCENT else ", bits" if name in BITS else ""
+        table.add_row(name + unit, *(_cell(name, [score[name] for score in scores]) for scores in found.values()))
     return table
 
 
-def _cell(name: str, values: Sequence[Any]) -> str:
+def _cell(name: str, values: Sequence[float]) -> str:
     values = [100 * value for value in values] if name in PERCENT else values
-    digits = 1 if name in PERCENT else 0 if name == "codes used" else 2
+    digits = 1 if name in PERCENT else 2 if name in BITS else 0
     spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{mean(values):.{digits}f}{spread}"

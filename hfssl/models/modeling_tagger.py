@@ -132,11 +132,12 @@ class TaggerForPreTraining(PreTrainedModel):
         packed = pack_padded_sequence(self.characters(characters), lengths, batch_first=True, enforce_sorted=False)
         spelling = self.lstm(packed)[1][0].transpose(0, 1).flatten(1)  # (B, 2 char_dim), the last state each way
         logits = self.word_head(torch.cat([embedded[:, width], spelling], 1))  # (B, m)
-        output = TaggerOutput(codes=logits.softmax(-1))
+        output = TaggerOutput()
         if return_loss:
             context = torch.cat([embedded[:, :width], embedded[:, width + 1 :]], 1).flatten(1)
             told = self.context_head(context)  # (B, m)
             terms = cotraining_loss(logits, told, self.config.beta, "posterior", self.prior)
             output.loss, output.entropy_correction = terms.loss, terms.entropy_correction
             output.entropy, output.information = terms.entropy.detach(), terms.information.detach()
+        output.codes = logits.softmax(-1)
         return output if return_dict else output.to_tuple()

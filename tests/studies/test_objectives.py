@@ -19,7 +19,8 @@ from hfssl.studies.objectives import ARMS, BASELINES, ObjectiveArguments, interv
 
 SMOKE = ["--config", "eval/compare_objectives_smoke.yaml"]
 CONFIGS = {
-    f"{name}_config": f"recipes/smoke/{name}.yaml" for name in ("simclr", "cpc", "colorization", "context_encoder")
+    f"{name}_config": f"recipes/smoke/{name}.yaml"
+    for name in ("simclr", "cpc", "colorization", "context_encoder", "cotraining")
 }
 
 
