@@ -82,28 +82,28 @@ def run_cotraining_study(
     if test.labels is None:
         raise InputError(f"the study compares codes with labels, and {test.source} has none")
     folder = Path(args.output_dir)
-    jobs = {f"seed {seed}": (config.beta, seed) for seed in range(args.seed, args.seed + settings.seeds)}
-    jobs |= {f"beta {beta:g}": (beta, args.seed) for beta in settings.betas if beta != config.beta}
+    seeds = [(config.beta, seed) for seed in range(args.seed, args.seed + settings.seeds)]
+    sweep = [seeds[0], *((beta, args.seed) for beta in settings.betas if beta != config.beta)]
+    jobs = {f"beta {beta:g}, seed {seed}": (beta, seed) for beta, seed in [*seeds, *sweep]}
 
     def execute(name: str, job: tuple[float, int]) -> dict[str, Any]:
-        return _train(config, views, args, train, test, folder / name.replace(" ", "-"), *job)
+        return _train(config, views, args, train, test, folder / name.replace(", ", "-").replace(" ", "-"), *job)
 
     identity = {"model": config.to_diff_dict(), "training": args.identity(), "views": vars(views.settings)}
     identity |= {"data": [train.fingerprint, test.fingerprint]}
     identity["model"].pop("beta", None)
     identity["training"].pop("seed")
-    results = Ledger(folder / "ledger.jsonl", json.loads(json.dumps(identity, default=str))).run(jobs, execute)
-    seeds = [results[name]["scores"] for name in jobs if name.startswith("seed")]
+    done = Ledger(folder / "ledger.jsonl", json.loads(json.dumps(identity, default=str))).run(jobs, execute)
+    results = {job: done[name] for name, job in jobs.items()}
+    scores = [results[job]["scores"] for job in seeds]
     pixels = [extract_features(pixel_encoder(train), part) for part in (train, test)]
     kmeans = [kmeans_scores(*pixels, test.labels, config.num_codes, seed) for seed in range(settings.seeds)]
-    first = results[next(iter(jobs))]
-    betas = {config.beta: first} | {jobs[name][0]: results[name] for name in jobs if name.startswith("beta")}
     record = {
         "settings": asdict(settings),
-        "seeds": seeds,
+        "seeds": scores,
         "k-means": kmeans,
-        "gain": difference([each["hungarian"] for each in seeds], [each["hungarian"] for each in kmeans]),
-        "betas": {str(beta): betas[beta] for beta in sorted(betas)},
+        "gain": difference([each["hungarian"] for each in scores], [each["hungarian"] for each in kmeans]),
+        "betas": {str(job[0]): results[job] for job in sorted(sweep)},
         "toy": toy_sweep(settings.toy_noise),
     }
     (folder / "cotraining.json").write_text(json.dumps(record, indent=1) + "\n")

@@ -45,6 +45,8 @@ def test_a_study_writes_its_table_and_goes_on_with_what_is_missing(tmp_path, mon
     assert json.loads((tmp_path / "cotraining.json").read_text())["toy"]["threshold"] == 0.25
     study(*flags, "2.0")
     assert executed[4:] == [(2.0, 3)], "the rest was done"
+    study(*flags, "--model.beta", "0.5")
+    assert executed[5:] == [(0.5, 4)], "each beta has its own seeds"
     with pytest.raises(InputError, match="other settings"):
         study(*flags, "--learning_rate", "1.0")
 
@@ -54,7 +56,7 @@ def test_a_real_study(tmp_path):
     assert 0.1 <= record["seeds"][0]["hungarian"] <= 1 and 0.7 < record["k-means"][0]["hungarian"] < 0.85
     for found in record["betas"].values():
         assert 0 <= found["information"] <= found["entropy"] + 1e-9 <= math.log(10) + 1e-6
-    assert not (tmp_path / "seed-42").exists(), "the models are thrown away"
+    assert not (tmp_path / "beta-0-seed-42").exists(), "the models are thrown away"
 
 
 def test_the_toy_collapses_at_its_threshold():
