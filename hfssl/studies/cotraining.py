@@ -1,8 +1,9 @@
 """Co-training on labelled images and on a toy: do its codes become classes, and do they collapse where theory says?
 
 The price beta of a code's entropy is worth paying while beta < I(z_x; z_y) / H(z_x); beyond it the best code is a
-constant. On the toy both sides are known; on images I and H are those of the code that beta 0 gives. A job is one
-training; the jobs are on a ledger, so a study that was stopped goes on where it was.
+constant. On the toy both sides are known; on images I and H are those of the code that was learned with the recipe's
+beta, from which the trainings with other prices go on. A job is one training; the jobs are on a ledger, so a study that
+was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class CoTrainingStudyArguments:
 
     seeds: int = field(default=5, metadata={"help": "Trainings with the recipe's beta, from --seed on."})
     betas: list[float] = field(
-        default_factory=lambda: [0.4, 0.7, 0.85, 1.0], metadata={"help": "More of the first seed."}
+        default_factory=lambda: [0.4, 0.7, 0.8, 0.9, 1.0, 1.1],
+        metadata={"help": "With which the first seed's model goes on."},
     )
     toy_noise: float = field(default=0.3, metadata={"help": "Share of the toy's pairs that lie in two blocks."})
 
@@ -82,28 +84,25 @@ def run_cotraining_study(
     if test.labels is None:
         raise InputError(f"the study compares codes with labels, and {test.source} has none")
     folder = Path(args.output_dir)
+    study = _Study(config, train, test, views, args)
     seeds = [(config.beta, seed) for seed in range(args.seed, args.seed + settings.seeds)]
-    sweep = [seeds[0], *((beta, args.seed) for beta in settings.betas if beta != config.beta)]
-    jobs = {f"beta {beta:g}, seed {seed}": (beta, seed) for beta, seed in [*seeds, *sweep]}
-
-    def execute(name: str, job: tuple[float, int]) -> dict[str, Any]:
-        return _train(config, views, args, train, test, folder / name.replace(", ", "-").replace(" ", "-"), *job)
-
-    identity = {"model": config.to_diff_dict(), "training": args.identity(), "views": vars(views.settings)}
-    identity |= {"data": [train.fingerprint, test.fingerprint]}
-    identity["model"].pop("beta", None)
-    identity["training"].pop("seed")
-    done = Ledger(folder / "ledger.jsonl", json.loads(json.dumps(identity, default=str))).run(jobs, execute)
-    results = {job: done[name] for name, job in jobs.items()}
+    sweep = [(beta, args.seed) for beta in settings.betas if beta != config.beta]
+    results: dict[tuple[float, int], dict[str, Any]] = {}
+    # One after the other: the sweep goes on from what the first seed has learned.
+    for jobs, execute in ((seeds, study.begin), (sweep, study.go_on)):
+        names = {f"{execute.__name__} with beta {beta:g}, seed {seed}": (beta, seed) for beta, seed in jobs}
+        done = Ledger(folder / "ledger.jsonl", study.identity()).run(names, execute)
+        results |= {job: done[name] for name, job in names.items()}
     scores = [results[job]["scores"] for job in seeds]
     pixels = [extract_features(pixel_encoder(train), part) for part in (train, test)]
     kmeans = [kmeans_scores(*pixels, test.labels, config.num_codes, seed) for seed in range(settings.seeds)]
     record = {
         "settings": asdict(settings),
+        "beta": config.beta,
         "seeds": scores,
         "k-means": kmeans,
         "gain": difference([each["hungarian"] for each in scores], [each["hungarian"] for each in kmeans]),
-        "betas": {str(job[0]): results[job] for job in sorted(sweep)},
+        "betas": {str(job[0]): results[job] for job in sorted([seeds[0], *sweep])},
         "toy": toy_sweep(settings.toy_noise),
     }
     (folder / "cotraining.json").write_text(json.dumps(record, indent=1) + "\n")
@@ -112,17 +111,49 @@ def run_cotraining_study(
     return record
 
 
-def _train(config, views, args, train, test, folder: Path, beta: float, seed: int) -> dict[str, Any]:
-    """Trains one model; the scores of its codes on the test images and what those of two training views have."""
-    config, args = copy.deepcopy(config), copy.copy(args)
-    config.beta, args.seed, args.output_dir = beta, seed, str(folder)
-    set_seed(seed)
-    collator = TwoViewCollator(views, seed=seed)
-    run(PretrainingTrainer(build_model(CoTrainingForPreTraining, config), args, train, data_collator=collator))
-    codes = extract_features(load_encoder(f"{CODES}{folder}"), test).argmax(1).numpy()
-    found = measure(CoTrainingForPreTraining.from_pretrained(folder), train, collator)
-    shutil.rmtree(folder)
-    return {"scores": clustering_scores(codes, test.labels)} | found
+@dataclass
+class _Study:
+    """The trainings. The first seed's model is kept, since the sweep goes on from it."""
+
+    config: PreTrainedConfig
+    train: ImageDataset
+    test: ImageDataset
+    views: Augmentation
+    args: PretrainingArguments
+
+    def identity(self) -> dict[str, Any]:
+        """What the results depend on besides the names of the jobs."""
+        model, training = self.config.to_diff_dict(), self.args.identity()
+        training.pop("seed")
+        data = {"train": self.train.fingerprint, "test": self.test.fingerprint}
+        found = {"model": model, "training": training, "views": vars(self.views.settings), "data": data}
+        return json.loads(json.dumps(found, default=str))
+
+    def begin(self, name: str, job: tuple[float, int]) -> dict[str, Any]:
+        """Trains from random weights."""
+        seed = job[1]
+        set_seed(seed)
+        model = build_model(CoTrainingForPreTraining, copy.deepcopy(self.config))
+        return self._train(model, seed, f"seed-{seed}", keep=seed == self.args.seed)
+
+    def go_on(self, name: str, job: tuple[float, int]) -> dict[str, Any]:
+        """Trains the first seed's model with another beta: from random weights the price of a code would have to be
+        paid before it tells anything."""
+        beta, seed = job
+        model = CoTrainingForPreTraining.from_pretrained(Path(self.args.output_dir) / f"seed-{seed}", beta=beta)
+        return self._train(model, seed, f"beta-{beta:g}")
+
+    def _train(self, model: CoTrainingForPreTraining, seed: int, name: str, keep: bool = False) -> dict[str, Any]:
+        """The scores of the codes of the test images, and what the codes of two training views have."""
+        args, folder = copy.copy(self.args), Path(self.args.output_dir) / name
+        args.seed, args.output_dir = seed, str(folder)
+        collator = TwoViewCollator(self.views, seed=seed)
+        run(PretrainingTrainer(model, args, self.train, data_collator=collator))
+        codes = extract_features(load_encoder(f"{CODES}{folder}"), self.test).argmax(1).numpy()
+        found = measure(CoTrainingForPreTraining.from_pretrained(folder), self.train, collator)
+        if not keep:
+            shutil.rmtree(folder)
+        return {"scores": clustering_scores(codes, self.test.labels)} | found
 
 
 @torch.inference_mode()
@@ -193,10 +224,11 @@ def collapse_figure(record: Mapping[str, Any]):
     for name, color in (("entropy", "#1f6feb"), ("information", "#57606a")):
         values = [found[name] for found in betas.values()]
         right.plot([*map(float, betas)], values, "o-", color=color, markersize=4, label=f"{name} of the codes")
-    free = min(betas.items(), key=lambda item: abs(float(item[0])))[1]
-    if free["entropy"] > 0:
-        threshold = free["information"] / free["entropy"]
-        right.axvline(threshold, color="#cf222e", linestyle="--", label=f"I/H without a price = {threshold:.3f}")
+    first = betas[str(record["beta"])]
+    if first["entropy"] > 0:
+        threshold = first["information"] / first["entropy"]
+        label = f"I/H at beta {record['beta']:g} = {threshold:.3f}"
+        right.axvline(threshold, color="#cf222e", linestyle="--", label=label)
     right.set_title("Images, one training a point", fontsize=10)
     for axes in (left, right):
         axes.set_xlabel("beta, the price of memory")

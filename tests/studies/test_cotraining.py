@@ -25,18 +25,24 @@ def study(*flags):
 def test_a_study_writes_its_table_and_goes_on_with_what_is_missing(tmp_path, monkeypatch, capsys):
     executed = []
 
-    def made_up(*job):
-        beta, seed = job[-2:]
-        executed.append((beta, seed))
+    def made_up(study, name, job):
+        beta, seed = job
+        executed.append((name.partition(" ")[0], *job))
+        left = beta < 1
         scores = {"hungarian": 0.9 + 0.01 * seed, "codes used": 10}
-        return {"scores": scores, "entropy": 2.0 if beta < 1 else 0.0, "information": 1.5 if beta < 1 else 0.0,
-                "codes used": 10}  # fmt: skip
+        return {"scores": scores, "entropy": 2.0 * left, "information": 1.5 * left, "codes used": 10}
 
-    monkeypatch.setattr(cotraining, "_train", made_up)
+    for kind in ("begin", "go_on"):
+
+        def execute(study, name, job):
+            return made_up(study, name, job)
+
+        execute.__name__ = kind
+        monkeypatch.setattr(cotraining._Study, kind, execute)
     monkeypatch.setattr(cotraining, "toy_sweep", lambda noise: {"threshold": 0.25, "betas": [0.0], "entropy": [1.0]})
     flags = ["--output_dir", str(tmp_path), "--seeds", "2", "--seed", "3", "--betas", "0.5", "1.5", "0.0"]
     record = study(*flags)
-    assert executed == [(0.0, 3), (0.0, 4), (0.5, 3), (1.5, 3)]
+    assert executed == [("begin", 0.0, 3), ("begin", 0.0, 4), ("go_on", 0.5, 3), ("go_on", 1.5, 3)]
     assert [round(each["hungarian"], 2) for each in record["seeds"]] == [0.93, 0.94] and len(record["k-means"]) == 2
     assert list(record["betas"]) == ["0.0", "0.5", "1.5"] and record["betas"]["0.0"]["scores"] == record["seeds"][0]
     printed = capsys.readouterr().out
@@ -44,11 +50,10 @@ def test_a_study_writes_its_table_and_goes_on_with_what_is_missing(tmp_path, mon
     assert (tmp_path / "cotraining.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((tmp_path / "cotraining.json").read_text())["toy"]["threshold"] == 0.25
     study(*flags, "2.0")
-    assert executed[4:] == [(2.0, 3)], "the rest was done"
-    study(*flags, "--model.beta", "0.5")
-    assert executed[5:] == [(0.5, 4)], "each beta has its own seeds"
-    with pytest.raises(InputError, match="other settings"):
-        study(*flags, "--learning_rate", "1.0")
+    assert executed[4:] == [("go_on", 2.0, 3)], "the rest was done"
+    for other in (["--learning_rate", "1.0"], ["--model.beta", "0.5"]):
+        with pytest.raises(InputError, match="other settings"):
+            study(*flags, *other)
 
 
 def test_a_real_study(tmp_path):
@@ -56,7 +61,7 @@ def test_a_real_study(tmp_path):
     assert 0.1 <= record["seeds"][0]["hungarian"] <= 1 and 0.7 < record["k-means"][0]["hungarian"] < 0.85
     for found in record["betas"].values():
         assert 0 <= found["information"] <= found["entropy"] + 1e-9 <= math.log(10) + 1e-6
-    assert not (tmp_path / "beta-0-seed-42").exists(), "the models are thrown away"
+    assert (tmp_path / "seed-42" / "model.safetensors").exists() and not (tmp_path / "beta-1.5").exists()
 
 
 def test_the_toy_collapses_at_its_threshold():
