@@ -17,7 +17,9 @@ from hfssl.data.images import load_images
 from hfssl.errors import InputError
 from hfssl.evaluation.encoders import load_encoder
 from hfssl.evaluation.features import extract_features
+from hfssl.models import SimCLRConfig, SimCLRForPreTraining
 from hfssl.programs import program, recipe_configs, recipes
+from tests.conftest import TINY_RESNET
 
 ROOT = program("")
 ACCELERATE = sorted((ROOT / "recipes" / "accelerate_configs").glob("*.yaml"))
@@ -145,25 +147,26 @@ def test_other_simclr_runs(tmp_path, config, flags):
         assert same == {"patch_embed.proj.weight", "patch_embed.proj.bias"}
 
 
-def test_smoke_cotraining_and_what_its_codes_are_worth(run_command, accelerate_command, hfssl_command, tmp_path):
-    done = run_command(
-        accelerate_command, "launch", "--num_processes", "1", "recipes/pretrain_cotraining.py", "--config",
-        "recipes/smoke/cotraining.yaml", "--output_dir", tmp_path / "out",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
+def test_smoke_cotraining_and_what_its_codes_are_worth(tmp_path, capsys):
+    main = runpy.run_path(str(recipes()["cotraining"]))["main"].__wrapped__
+    out, data = str(tmp_path / "out"), ["--dataset", "builtin:digits", "--seeds", "1"]
+    main(["--config", "recipes/smoke/cotraining.yaml", "--output_dir", out, "--use_cpu"])
     history = json.loads((tmp_path / "out" / "log_history.json").read_text())
     last = [entry for entry in history if "loss" in entry][-1]
     assert 0 < last["information"] <= last["entropy"] <= 2.3027 and last["entropy_correction"] == round(9 / 128, 4)
     assert "1802.07572" in (tmp_path / "out" / "README.md").read_text()
-    flags = ["--dataset", "builtin:digits", "--seeds", "1"]
-    probed = run_command(hfssl_command, "probe", tmp_path / "out", *flags)
-    assert probed.returncode == 0, probed.stderr[-2000:]
-    assert "codes of out" in probed.stdout and "random init" in probed.stdout
-    scored = run_command(hfssl_command, "codes", tmp_path / "out", *flags, "--out", tmp_path / "codes.json")
-    assert scored.returncode == 0, scored.stderr[-2000:]
-    scores = json.loads((tmp_path / "codes.json").read_text())["scores"]
-    assert list(scores) == ["co-training", "k-means on its features", "k-means on raw pixels"]
-    assert all(0 < each["hungarian"] <= each["many-to-one"] <= 1 for rows in scores.values() for each in rows)
+    probe = runpy.run_path(str(ROOT / "eval/run_probe.py"))["main"].__wrapped__
+    rows = probe(["--model", out, *data, "--distorted", "false", "--label_fractions", "0.1"]).rows
+    assert list(dict.fromkeys(row.encoder for row in rows)) == ["out", "codes of out", "random init", "raw pixels"]
+    codes = runpy.run_path(str(ROOT / "eval/run_codes.py"))["main"].__wrapped__
+    found = codes(["--model", out, *data, "--out", str(tmp_path / "codes.json")])
+    assert list(found) == ["co-training", "k-means on its features", "k-means on raw pixels"]
+    assert all(0 < each["hungarian"] <= each["many-to-one"] <= 1 for rows in found.values() for each in rows)
+    assert json.loads((tmp_path / "codes.json").read_text())["scores"] == found
+    assert "many-to-one, %" in capsys.readouterr().out
+    with pytest.raises(InputError, match="has no codes: it is"):
+        SimCLRForPreTraining(SimCLRConfig(**TINY_RESNET)).save_pretrained(tmp_path / "simclr")
+        codes(["--model", str(tmp_path / "simclr"), *data])
 
 
 def test_more_codes_than_images_are_warned_of(tmp_path, caplog):
