@@ -240,6 +240,7 @@ def collapse_figure(record: Mapping[str, Any]):
 
 def study_table(record: Mapping[str, Any]):
     """A rich table of the sweep, and a line on the seeds."""
+    from rich.console import Group
     from rich.table import Table
 
     low_high = f"{100 * record['gain'][1]:+.1f} to {100 * record['gain'][2]:+.1f}"
@@ -252,8 +253,8 @@ def study_table(record: Mapping[str, Any]):
         share = f"{found['information'] / found['entropy']:.3f}" if found["entropy"] > 0 else ""
         cells = [f"{found['entropy']:.3f}", f"{found['information']:.3f}", share, str(found["codes used"])]
         table.add_row(beta, *cells, f"{100 * found['scores']['hungarian']:.1f}")
-    table.caption = (
+    line = (
         f"Hungarian accuracy over {len(shares['seeds'])} seeds: co-training {means['seeds']}, k-means on raw pixels "
         f"{means['k-means']}, difference {100 * record['gain'][0]:+.1f} (95 % interval {low_high})"
     )
-    return table
+    return Group(table, line)

@@ -46,7 +46,7 @@ def test_a_study_writes_its_table_and_goes_on_with_what_is_missing(tmp_path, mon
     assert [round(each["hungarian"], 2) for each in record["seeds"]] == [0.93, 0.94] and len(record["k-means"]) == 2
     assert list(record["betas"]) == ["0.0", "0.5", "1.5"] and record["betas"]["0.0"]["scores"] == record["seeds"][0]
     printed = capsys.readouterr().out
-    assert "0.750" in printed and "co-training 93.5 ± 0.7" in printed
+    assert "0.750" in printed and "co-training 93.5 ± 0.7" in " ".join(printed.split())
     assert (tmp_path / "cotraining.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((tmp_path / "cotraining.json").read_text())["toy"]["threshold"] == 0.25
     study(*flags, "2.0")
