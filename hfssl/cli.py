@@ -101,6 +101,12 @@ def information(context: typer.Context) -> None:
 
 
 @app.command(context_settings=PASSES_ON)
+def codes(context: typer.Context) -> None:
+    """Are a co-training model's codes classes? hfssl codes MODEL --dataset builtin:digits (beside k-means)."""
+    _run_on_model("eval/run_codes.py", context.args)
+
+
+@app.command(context_settings=PASSES_ON)
 def perplexity(context: typer.Context) -> None:
     """How well a GPT or BERT knows a text: hfssl perplexity MODEL --eval_text_path TEXT (bits a byte, accuracy)."""
     _run_on_model("eval/run_perplexity.py", context.args)

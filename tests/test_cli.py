@@ -10,6 +10,8 @@ from hfssl.errors import InputError
 
 COMMANDS = app.registered_commands
 
+RECIPES = "bert, colorization, context_encoder, cotraining, cpc, gpt, simclr, tagger"
+
 
 def test_help_imports_nothing_heavy(run_command):
     """What costs seconds is imported inside the verb: no torch, transformers or datasets for `hfssl --help`."""
@@ -66,11 +68,11 @@ def test_version_and_env_and_ls(run_command, hfssl_command):
     ("arguments", "message"),
     [
         (["pretrane"], "No such command 'pretrane'"),
-        (["pretrain"], "which recipe? one of bert, colorization, context_encoder, cpc, gpt, simclr"),
         (
-            ["pretrain", "gtp"],
-            "unknown recipe 'gtp': one of bert, colorization, context_encoder, cpc, gpt, simclr; did you mean 'gpt'?",
+            ["pretrain"],
+            "which recipe? one of bert, colorization, context_encoder, cotraining, cpc, gpt, simclr, tagger",
         ),
+        (["pretrain", "gtp"], f"unknown recipe 'gtp': one of {RECIPES}; did you mean 'gpt'?"),
         (["pretrain", "--cpu", "--num_processes", "2", "gpt"], "--multi_gpu --num_processes N"),
         (["pretrain", "--num_processes", "2", "gpt", "--use_cpu"], "--multi_gpu --num_processes N"),
         (["generate", "./nowhere", "--prompt", "x"], "no such folder"),
@@ -89,6 +91,8 @@ def test_version_and_env_and_ls(run_command, hfssl_command):
         (["export", "./nowhere", "--out", "out/none"], "no model directory './nowhere'"),
         (["export", "./nowhere", "--format", "onnx", "--out", "out/none"], "unknown format 'onnx': one of timm"),
         (["information", "--grid", "tiny"], "unknown grid 'tiny': one of small, full, staircase, channel, gaussian128"),
+        (["codes", "./nowhere"], "give either --dataset, or --train_file and --test_file"),
+        (["codes", "./nowhere", "--dataset", "builtin:digits"], "no model directory './nowhere'"),
         (["probe", "./nowhere"], "give either --dataset, or --train_file and --test_file"),
         (["tokenizer", "train", "--vocab_size", "100", "--output_dir", "out/none"], "vocab"),
     ],

@@ -16,10 +16,13 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelFo
 
 from hfssl.config import build_model
 from hfssl.data.images import load_images
+from hfssl.errors import InputError
 from hfssl.evaluation.encoders import load_encoder
 from hfssl.evaluation.features import extract_features
+from hfssl.models import SimCLRConfig, SimCLRForPreTraining
 from hfssl.pictures import colorize_files, inpaint_files
 from hfssl.programs import program, recipe_configs, recipes
+from tests.conftest import TINY_RESNET
 
 ROOT = program("")
 ACCELERATE = sorted((ROOT / "recipes" / "accelerate_configs").glob("*.yaml"))
@@ -179,6 +182,58 @@ def test_other_simclr_runs(tmp_path, config, flags):
         before, after = (model.simclr.timm_model.state_dict() for model in (fresh, trained))
         same = {name for name in before if before[name].equal(after[name])}
         assert same == {"patch_embed.proj.weight", "patch_embed.proj.bias"}
+
+
+def test_smoke_cotraining_and_what_its_codes_are_worth(tmp_path, capsys):
+    main = runpy.run_path(str(recipes()["cotraining"]))["main"].__wrapped__
+    out, data = str(tmp_path / "out"), ["--dataset", "builtin:digits", "--seeds", "1"]
+    main(["--config", "recipes/smoke/cotraining.yaml", "--output_dir", out, "--use_cpu"])
+    history = json.loads((tmp_path / "out" / "log_history.json").read_text())
+    last = [entry for entry in history if "loss" in entry][-1]
+    assert 0 < last["information"] <= last["entropy"] <= 2.3027 and last["entropy_correction"] == round(9 / 128, 4)
+    assert "1802.07572" in (tmp_path / "out" / "README.md").read_text()
+    probe = runpy.run_path(str(ROOT / "eval/run_probe.py"))["main"].__wrapped__
+    rows = probe(["--model", out, *data, "--distorted", "false", "--label_fractions", "0.1"]).rows
+    assert list(dict.fromkeys(row.encoder for row in rows)) == ["out", "codes of out", "random init", "raw pixels"]
+    codes = runpy.run_path(str(ROOT / "eval/run_codes.py"))["main"].__wrapped__
+    found = codes(["--model", out, *data, "--out", str(tmp_path / "codes.json")])
+    assert list(found) == ["co-training", "k-means on its features", "k-means on raw pixels"]
+    assert all(0 < each["hungarian"] <= each["many-to-one"] <= 1 for rows in found.values() for each in rows)
+    assert json.loads((tmp_path / "codes.json").read_text())["scores"] == found
+    assert "many-to-one, %" in capsys.readouterr().out
+    with pytest.raises(InputError, match="has no codes: it is"):
+        SimCLRForPreTraining(SimCLRConfig(**TINY_RESNET)).save_pretrained(tmp_path / "simclr")
+        codes(["--model", str(tmp_path / "simclr"), *data])
+
+
+def test_more_codes_than_images_are_warned_of(tmp_path, caplog):
+    main = runpy.run_path(str(recipes()["cotraining"]))["main"].__wrapped__
+    small = ["--max_steps", "1", "--per_device_train_batch_size", "16", "--save_strategy", "no", "--use_cpu"]
+    main(["--config", "recipes/smoke/cotraining.yaml", *small, "--output_dir", str(tmp_path)])
+    assert "30 codes cannot all be used by a batch of 16 images" in caplog.text
+
+
+def test_smoke_tagger_and_its_tags(tmp_path, caplog, capsys):
+    main = runpy.run_path(str(recipes()["tagger"]))["main"].__wrapped__
+    text = "the/at cat/nn sat/vbd\na/at dog/nn ran/vbd fast/rb\n"
+    (tmp_path / "tagged").write_text(text)
+    (tmp_path / "words.txt").write_text(re.sub(r"/\w+", "", text) * 20)
+    flags = ["--text_path", str(tmp_path / "words.txt"), "--min_count", "1", "--eval_fraction", "0.1"]
+    flags += ["--per_device_train_batch_size", "40", "--output_dir", str(tmp_path / "out"), "--use_cpu"]
+    main(["--config", "recipes/smoke/tagger.yaml", *flags])
+    assert "45 codes cannot all be used by a batch of 40 words" in caplog.text
+    history = json.loads((tmp_path / "out" / "log_history.json").read_text())
+    assert {"information", "entropy", "words_per_second"} <= {key for entry in history for key in entry}
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "1804.07849" in card and 'AutoModelForPreTraining.from_pretrained("./out", trust_remote_code=True)' in card
+    score = runpy.run_path(str(ROOT / "eval/run_tags.py"))["main"].__wrapped__
+    found = score(["--model", str(tmp_path / "out"), "--tagged_path", str(tmp_path / "tagged")])
+    assert list(found) == ["co-training", "frequent words", "random init", "one code"]
+    assert found["frequent words"][0]["many-to-one"] == 1
+    assert found["one code"][0]["many-to-one"] == pytest.approx(2 / 7)
+    assert "many-to-one" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"no model directory '\./nowhere'"):
+        score(["--model", "./nowhere", "--tagged_path", str(tmp_path / "tagged")])
 
 
 @pytest.mark.distributed

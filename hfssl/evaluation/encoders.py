@@ -3,6 +3,7 @@
 out/simclr, ORG/NAME     a saved directory or a Hub id, ours or transformers', by AutoModel
 timm:NAME                timm's model with timm's pretrained weights, as timm names them (resnet18.a1_in1k)
 local-dir:DIR, hf-hub:ID a directory or Hub repository in timm's format
+codes:DIR                the discrete codes of a co-training model, one-hot, in place of its features
 random:NAME, random:DIR  fresh random weights in an architecture of timm, of a saved directory or of a Hub id
 pixels                   no model, the raw pixels
 """
@@ -28,7 +29,7 @@ from hfssl.remote_code import pinned_model
 logger = logging.getLogger(__name__)
 
 PIXEL_SIZE = 32  # raw pixels of larger images are those of a copy of this side
-PIXELS, RANDOM, TIMM, TIMM_FILES = "pixels", "random:", "timm:", ("local-dir:", "hf-hub:")
+PIXELS, RANDOM, CODES, TIMM, TIMM_FILES = "pixels", "random:", "codes:", "timm:", ("local-dir:", "hf-hub:")
 SHOWN = 8  # names in a message
 
 
@@ -45,6 +46,7 @@ class Encoder:
             what `encode` gives; None if the model does not show its layers.
         fresh: builds the same architecture with random weights; None if that is not known.
         train_seconds: how long it was trained, where that was a part of the probe.
+        codes: loads the encoder that gives the model's discrete codes instead; None if it has none.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Encoder:
     encode_layers: Callable[[torch.Tensor], dict[str, torch.Tensor]] | None = None
     fresh: Callable[[], nn.Module] | None = None
     train_seconds: float = 0.0
+    codes: Callable[[], Encoder] | None = None
 
 
 def as_encoder(
@@ -202,10 +205,29 @@ def load_encoder(
         return _random_of(source.removeprefix(RANDOM), trust_remote_code, image_size, seed)
     if source.startswith((TIMM, *TIMM_FILES)):
         return _of_timm_name(source.removeprefix(TIMM), image_size, pretrained=True)
+    if source.startswith(CODES):
+        return _codes_of(source.removeprefix(CODES), trust_remote_code, image_size)
     place = pinned_model(_checked(source), trust_remote_code)
     model = _auto_model(place, trust_remote_code, allow_partial)
     encoder = as_encoder(model, image_size, name=Path(source).name or source)
+    if hasattr(model.config, "num_codes"):
+        encoder.codes = lambda: _codes_of(source, trust_remote_code, image_size)
     return _as_its_processor(encoder, place, image_size)
+
+
+def _codes_of(source: str, trust_remote_code: bool, image_size: int | None) -> Encoder:
+    """The likeliest code of each image, one-hot, by a saved co-training model."""
+    place = pinned_model(_checked(source), trust_remote_code)
+    model = _auto_model(place, trust_remote_code, kind="AutoModelForPreTraining")
+    if not hasattr(model.config, "num_codes"):
+        raise InputError(f"{source!r} has no codes: it is {type(model).__name__}, and no co-training model")
+
+    def encode(pixels: torch.Tensor) -> torch.Tensor:
+        codes = model(pixels, return_loss=False).codes  # (B, m)
+        return torch.nn.functional.one_hot(codes.argmax(1), codes.shape[1]).to(codes.dtype)
+
+    encoder = as_encoder(model, image_size, name=f"codes of {Path(source).name or source}")
+    return replace(encoder, encode=encode, encode_layers=None)
 
 
 def _checked(source: str) -> str:
@@ -220,15 +242,17 @@ def _checked(source: str) -> str:
     raise InputError(f"no model directory {source!r}, and no Hub id, which would be ORG/NAME{known}")
 
 
-def _auto_model(source: str, trust_remote_code: bool, allow_partial: bool) -> nn.Module:
-    from transformers import AutoModel
+def _auto_model(
+    source: str, trust_remote_code: bool, allow_partial: bool = False, kind: str = "AutoModel"
+) -> nn.Module:
+    import transformers
     from transformers.utils.logging import disable_progress_bar
 
     import hfssl.models  # noqa: F401  registers our classes, so that they need no remote code
 
     disable_progress_bar()  # of loading: errors are one line
     try:
-        model, report = AutoModel.from_pretrained(
+        model, report = getattr(transformers, kind).from_pretrained(
             source,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
@@ -238,8 +262,8 @@ def _auto_model(source: str, trust_remote_code: bool, allow_partial: bool) -> nn
     except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
         raise InputError(f"cannot load a model from {source!r}: {one_line(error)}") from None
     unmatched = {
-        "the encoder's weights that are missing there": report["missing_keys"],
-        "weights there that the encoder has no place for": report["unexpected_keys"],
+        "the model's weights that are missing there": report["missing_keys"],
+        "weights there that the model has no place for": report["unexpected_keys"],
         "weights of another shape": [key[0] for key in report["mismatched_keys"]],
     }
     listed = "; ".join(f"{what}: {_shown(sorted(keys))}" for what, keys in unmatched.items() if keys)

@@ -91,9 +91,10 @@ class ProbeResult:
 
 
 def default_anchors(encoder: Encoder, train) -> list[Encoder]:
-    """What a model must beat: the same architecture with random weights, and raw pixels."""
+    """What a model must beat: the same architecture with random weights, and raw pixels; before them its own codes."""
+    codes = [encoder.codes()] if encoder.codes else []
     random = [random_encoder(encoder, seed=1)] if encoder.fresh else []  # 0 is that of "random:NAME"
-    return [*random, *([pixel_encoder(train)] if encoder.name != "raw pixels" else [])]
+    return [*codes, *random, *([pixel_encoder(train)] if encoder.name != "raw pixels" else [])]
 
 
 def probe(

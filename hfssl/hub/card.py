@@ -12,12 +12,18 @@ from typing import Any
 from hfssl import __version__
 
 # By a config's model_type. Vision methods carry their own code.
-LOADERS = {"gpt2": "text-generation", "llama": "text-generation", "bert": "fill-mask"}  # with the Hub's task
+LOADERS = {  # those with a tokenizer, and the Hub's task
+    "gpt2": "text-generation",
+    "llama": "text-generation",
+    "bert": "fill-mask",
+    "hfssl_tagger": "token-classification",
+}
 _HEADS = {
     "ForMaskedLM": "AutoModelForMaskedLM",
     "LMHeadModel": "AutoModelForCausalLM",
     "ForCausalLM": "AutoModelForCausalLM",
     "ForSequenceClassification": "AutoModelForSequenceClassification",
+    "ForPreTraining": "AutoModelForPreTraining",
 }
 PAINTERS = {
     "hfssl_colorization": ("model.colorize(images)", "hfssl colorize {name} photo.jpg"),
@@ -31,8 +37,11 @@ PAPERS = {
     "https://huggingface.co/papers/1603.06668",
     "hfssl_context_encoder": "Pathak et al. 2016, Context Encoders: Feature Learning by Inpainting, "
     "https://huggingface.co/papers/1604.07379",
+    "hfssl_cotraining": "McAllester 2018, Information Theoretic Co-Training, https://huggingface.co/papers/1802.07572",
     "hfssl_cpc": "van den Oord et al. 2018, Representation Learning with Contrastive Predictive Coding, "
     "https://huggingface.co/papers/1807.03748",
+    "hfssl_tagger": "Stratos 2019, Mutual Information Maximization for Simple and Accurate Part-Of-Speech Induction, "
+    "https://huggingface.co/papers/1804.07849",
     "hfssl_simclr": "Chen et al. 2020, A Simple Framework for Contrastive Learning of Visual Representations, "
     "https://huggingface.co/papers/2002.05709",
 }
@@ -66,7 +75,8 @@ def loading_code(folder: str | Path, repository: str | None = None) -> str:
         helper = _helper(folder)
         auto_class = _auto_class(config)
         lines = [f"from transformers import {', '.join(sorted(filter(None, (auto_class, helper))))}"]
-        lines += [f'model = {auto_class}.from_pretrained("{name}")']
+        own_code = ", trust_remote_code=True" if remote else ""
+        lines += [f'model = {auto_class}.from_pretrained("{name}"{own_code})']
         if helper:
             variable = "tokenizer" if helper == "AutoTokenizer" else "processor"
             lines += [f'{variable} = {helper}.from_pretrained("{name}")']

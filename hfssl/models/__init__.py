@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from .backbone import BackboneConfig, BackboneError
+from .codes import cotraining_loss
 from .contrastive import NTXentLoss, cpc_loss, nt_xent
 from .modeling_colorization import (
     ColorizationConfig,
@@ -30,10 +31,17 @@ from .modeling_context_encoder import (
     ContextEncoderForPreTraining,
     ContextEncoderModel,
 )
+from .modeling_cotraining import (
+    CoTrainingConfig,
+    CoTrainingForImageClassification,
+    CoTrainingForPreTraining,
+    CoTrainingModel,
+)
 from .modeling_cpc import CPCConfig, CPCForImageClassification, CPCForPreTraining, CPCModel
 from .modeling_sentence import SentenceConfig, SentenceForSequenceClassification, SentenceModel
 from .modeling_simclr import SimCLRConfig, SimCLRForImageClassification, SimCLRForPreTraining, SimCLRModel
 from .modeling_span import SpanConfig, SpanForSequenceClassification
+from .modeling_tagger import TaggerConfig, TaggerForPreTraining
 
 
 class Method(NamedTuple):
@@ -52,6 +60,7 @@ METHODS = {
     "context_encoder": Method(
         ContextEncoderConfig, ContextEncoderModel, ContextEncoderForPreTraining, ContextEncoderForImageClassification
     ),
+    "cotraining": Method(CoTrainingConfig, CoTrainingModel, CoTrainingForPreTraining, CoTrainingForImageClassification),
     "cpc": Method(CPCConfig, CPCModel, CPCForPreTraining, CPCForImageClassification),
     "simclr": Method(SimCLRConfig, SimCLRModel, SimCLRForPreTraining, SimCLRForImageClassification),
 }
@@ -71,6 +80,10 @@ for _config, _model in (
     AutoModelForSequenceClassification.register(_config, _model, exist_ok=True)
 AutoModel.register(SentenceConfig, SentenceModel, exist_ok=True)
 
+# Co-training of words: its models have neither an image encoder nor a classifier.
+AutoConfig.register(TaggerConfig.model_type, TaggerConfig, exist_ok=True)
+AutoModelForPreTraining.register(TaggerConfig, TaggerForPreTraining, exist_ok=True)
+
 __all__ = [
     "METHODS",
     "BackboneConfig",
@@ -79,6 +92,10 @@ __all__ = [
     "CPCForImageClassification",
     "CPCForPreTraining",
     "CPCModel",
+    "CoTrainingConfig",
+    "CoTrainingForImageClassification",
+    "CoTrainingForPreTraining",
+    "CoTrainingModel",
     "ColorizationConfig",
     "ColorizationForImageClassification",
     "ColorizationForPreTraining",
@@ -98,6 +115,9 @@ __all__ = [
     "SimCLRModel",
     "SpanConfig",
     "SpanForSequenceClassification",
+    "TaggerConfig",
+    "TaggerForPreTraining",
+    "cotraining_loss",
     "cpc_loss",
     "nt_xent",
 ]

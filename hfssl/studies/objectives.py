@@ -49,6 +49,7 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "colorization, ce313": ("colorization", {"model.color_loss": "ce313"}),
     "inpainting": ("context_encoder", {"model.adversarial_weight": 0}),
     "inpainting, adversary": ("context_encoder", {}),
+    "co-training": ("cotraining", {}),
 }
 # What is not pretrained: the recipe whose net it has.
 ARCHITECTURES = {
@@ -71,6 +72,7 @@ class ObjectiveArguments:
     cpc_config: str | None = field(default=None, metadata={"help": "Of CPC's."})
     colorization_config: str | None = field(default=None, metadata={"help": "Of colorization's."})
     context_encoder_config: str | None = field(default=None, metadata={"help": "Of inpainting's."})
+    cotraining_config: str | None = field(default=None, metadata={"help": "Of co-training's."})
     dataset: str | None = field(default=None, metadata={"help": "builtin:photos, or a folder with train and test."})
     train_file: str | None = field(default=None, metadata={"help": "Instead: the training images, such as parquet."})
     test_file: str | None = field(default=None, metadata={"help": "Instead: the test images."})

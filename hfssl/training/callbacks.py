@@ -118,7 +118,7 @@ class Progress(TrainerCallback):
         parts = [f"{name} {logs[name]:.4g}" for name in ("loss", "eval_loss") if name in logs]
         parts += [
             f"{logs[f'{unit}_per_second']:,.0f} {unit}/s"
-            for unit in ("tokens", "images", "samples")
+            for unit in ("tokens", "images", "words")
             if f"{unit}_per_second" in logs
         ]
         if "loss" in logs and "grad_norm" in logs:

@@ -93,7 +93,7 @@ class PretrainingTrainer(SavingTrainer):
         self._began: float | None = None  # when training began, less the seconds of the parts before a resume
         self._offset = 0  # of the positions in the data: see OrderedBatches
         self._carried: dict | None = None  # the position.json of the checkpoint resumed from, until the first step
-        self._loss_parts: dict[str, torch.Tensor] = {}  # of the last batch, where a loss has several
+        self._loss_parts: dict[str, torch.Tensor] = {}  # of the last batch: the single numbers beside its loss
         self._evaluating = False  # still True in a checkpoint that a signal in the evaluation made
         self._step_begun, self._at_step_begin = -1, None  # the step in hand; the random state and loss before it
 
@@ -250,8 +250,8 @@ class PretrainingTrainer(SavingTrainer):
         """As transformers'; a head that gives the mean of its own batch counts by its share of the step's labels."""
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if isinstance(outputs, ModelOutput) and model.training:
-            names = [name for name in outputs if name.endswith("_loss")]
-            self._loss_parts = {name: outputs[name].detach() for name in names}
+            parts = {name: part for name, part in outputs.items() if name != "loss" and isinstance(part, torch.Tensor)}
+            self._loss_parts = {name: part.detach() for name, part in parts.items() if part.ndim == 0}
         weighs = self._weighs_means and num_items_in_batch is not None
         if weighs:
             processes = self.args.world_size if self.args.average_tokens_across_devices else 1
@@ -290,7 +290,8 @@ class PretrainingTrainer(SavingTrainer):
         if "input_ids" in inputs:
             self._meter.count("tokens", inputs["input_ids"].numel())
         else:
-            self._meter.count("images", len(next(iter(inputs.values()))))
+            unit = "words" if "windows" in inputs else "images"
+            self._meter.count(unit, len(next(iter(inputs.values()))))
         return super().training_step(model, inputs, num_items_in_batch)
 
     def _begin(self, inputs) -> None:

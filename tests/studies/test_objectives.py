@@ -21,7 +21,8 @@ from hfssl.studies.processes import run_logged
 
 SMOKE = ["--config", "eval/compare_objectives_smoke.yaml"]
 CONFIGS = {
-    f"{name}_config": f"recipes/smoke/{name}.yaml" for name in ("simclr", "cpc", "colorization", "context_encoder")
+    f"{name}_config": f"recipes/smoke/{name}.yaml"
+    for name in ("simclr", "cpc", "colorization", "context_encoder", "cotraining")
 }
 
 
