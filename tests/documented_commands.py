@@ -25,8 +25,8 @@ from hfssl.programs import recipe, recipes
 ROOT = Path(__file__).resolve().parent.parent
 SHELL, MARKS = ("", "bash", "sh"), ("needs a GPU", "needs the network", "needs a cluster", "takes minutes")
 # Words of a shell line that are no program of ours and change nothing that a reader would miss.
-PLAIN = [".", "[", "cd", "cp", "export", "exit", "mkdir", "scontrol", "set", "wait", "python3", "pip", "git"]
-NEED_A_NETWORK = ("pip", "git", "hf")
+PLAIN = [".", "[", "cd", "cp", "export", "exit", "mkdir", "scontrol", "set", "wait", "python3", "pip", "git", "npm"]
+NEED_A_NETWORK = ("pip", "git", "hf", "npm")
 SLURM = ("--nodes", "--gpus-per-node", "--array", "--wrap")
 _RESERVED = {"if", "then", "else", "elif", "do", "while", "!", "{", "}", "fi", "done"}
 _FENCE = re.compile(r"^(```+)([\w-]*)")

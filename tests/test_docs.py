@@ -52,6 +52,12 @@ ELSEWHERE = {
     "hfssl pretrain bert --config recipes/smoke/bert.yaml --output_dir": "tests/test_recipes.py::test_smoke_text",
     "hfssl pretrain simclr --config recipes/smoke/": "tests/test_recipes.py::test_smoke_simclr_and_probe",
     "hfssl pretrain cpc --config recipes/smoke/": "tests/test_recipes.py::test_smoke_cpc",
+    "hfssl pretrain cotraining --config recipes/smoke/": (
+        "tests/test_recipes.py::test_smoke_cotraining_and_what_its_codes_are_worth"
+    ),
+    "hfssl codes out/cotraining --dataset builtin:digits": (
+        "tests/test_recipes.py::test_smoke_cotraining_and_what_its_codes_are_worth"
+    ),
     "hfssl pretrain colorization --config recipes/smoke/": "tests/test_recipes.py::test_smoke_painters",
     "hfssl pretrain context_encoder --config recipes/smoke/": "tests/test_recipes.py::test_smoke_painters",
     "hfssl pretrain gpt --config recipes/smoke/gpt.yaml --corpus": (
