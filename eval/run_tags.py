@@ -1,6 +1,7 @@
 """Are the codes of words parts of speech? Many-to-one, V-measure and the rest of a tagger's codes on tagged text.
 
-    python eval/run_tags.py --model out/tagger-brown --tagged_path BROWN
+    hfssl tags out/tagger-brown --tagged_path BROWN
+    python eval/run_tags.py --model out/tagger-brown --tagged_path BROWN --out tags.json
 
 The model is one that recipes/pretrain_tagger.py saved; the text is CoNLL-U, or word/tag as the Brown corpus is written,
 whose tags are cut to their first part (hfssl/data/words.py). Each word has the code that the model finds likeliest. As

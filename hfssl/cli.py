@@ -107,6 +107,12 @@ def codes(context: typer.Context) -> None:
 
 
 @app.command(context_settings=PASSES_ON)
+def tags(context: typer.Context) -> None:
+    """Are a tagger's codes parts of speech? hfssl tags MODEL --tagged_path TEXT (CoNLL-U, or word/tag)."""
+    _run_on_model("eval/run_tags.py", context.args)
+
+
+@app.command(context_settings=PASSES_ON)
 def perplexity(context: typer.Context) -> None:
     """How well a GPT or BERT knows a text: hfssl perplexity MODEL --eval_text_path TEXT (bits a byte, accuracy)."""
     _run_on_model("eval/run_perplexity.py", context.args)

@@ -8,7 +8,7 @@ memory, `model.overclustering_codes` adds IIC's finer heads, `model.inner` says 
 The log has the entropy and the information of the codes, in nats, and how far a batch underrates the entropy. What is
 saved loads with AutoModel (the encoder), AutoModelForPreTraining (with `codes`) and AutoModelForImageClassification,
 also where hfssl is not installed (trust_remote_code=True). What was learned: eval/run_codes.py, eval/run_probe.py.
-Expected: see the table in recipes/README.md, which names the hardware, the time and the accuracy of each YAML.
+Expected: see eval/README.md, which names the time and the accuracy on digits.
 """
 
 import logging

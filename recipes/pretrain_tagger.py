@@ -1,12 +1,12 @@
 """Part-of-speech induction: a code for each word that its context predicts (Stratos 2019).
 
     accelerate launch recipes/pretrain_tagger.py --config recipes/tagger_brown.yaml --text_path brown.txt
-    python eval/run_tags.py --model out/tagger-brown --tagged_path BROWN
+    hfssl tags out/tagger-brown --tagged_path BROWN
 
 Deep co-training of words: maximises I(z_word; z_context) - beta H(z_word). The text is tokenised, a sentence a line and
 white space between words; the vocabulary is made of it and saved beside the model, which loads with
 AutoModelForPreTraining, also where hfssl is not installed (trust_remote_code=True).
-Expected: see the table in eval/README.md, which names the time and the accuracy.
+Expected: see eval/README.md, which names the accuracy on the Brown corpus.
 """
 
 import logging

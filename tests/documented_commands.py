@@ -25,7 +25,23 @@ from hfssl.programs import recipe, recipes
 ROOT = Path(__file__).resolve().parent.parent
 SHELL, MARKS = ("", "bash", "sh"), ("needs a GPU", "needs the network", "needs a cluster", "takes minutes")
 # Words of a shell line that are no program of ours and change nothing that a reader would miss.
-PLAIN = [".", "[", "cd", "cp", "export", "exit", "mkdir", "scontrol", "set", "wait", "python3", "pip", "git", "npm"]
+PLAIN = [
+    ".",
+    "[",
+    "cd",
+    "cp",
+    "export",
+    "exit",
+    "mkdir",
+    "scontrol",
+    "set",
+    "wait",
+    "python3",
+    "pip",
+    "git",
+    "npm",
+    "tar",
+]
 NEED_A_NETWORK = ("pip", "git", "hf", "npm")
 SLURM = ("--nodes", "--gpus-per-node", "--array", "--wrap")
 _RESERVED = {"if", "then", "else", "elif", "do", "while", "!", "{", "}", "fi", "done"}

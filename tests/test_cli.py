@@ -70,7 +70,7 @@ def test_version_and_env_and_ls(run_command, hfssl_command):
         (["pretrane"], "No such command 'pretrane'"),
         (
             ["pretrain"],
-            "which recipe? one of bert, colorization, context_encoder, cotraining, cpc, gpt, simclr, tagger",
+            f"which recipe? one of {RECIPES}",
         ),
         (["pretrain", "gtp"], f"unknown recipe 'gtp': one of {RECIPES}; did you mean 'gpt'?"),
         (["pretrain", "--cpu", "--num_processes", "2", "gpt"], "--multi_gpu --num_processes N"),
@@ -92,6 +92,7 @@ def test_version_and_env_and_ls(run_command, hfssl_command):
         (["export", "./nowhere", "--format", "onnx", "--out", "out/none"], "unknown format 'onnx': one of timm"),
         (["information", "--grid", "tiny"], "unknown grid 'tiny': one of small, full, staircase, channel, gaussian128"),
         (["codes", "./nowhere"], "give either --dataset, or --train_file and --test_file"),
+        (["tags", "./nowhere", "--tagged_path", "nowhere"], "no such file or folder: 'nowhere'"),
         (["codes", "./nowhere", "--dataset", "builtin:digits"], "no model directory './nowhere'"),
         (["probe", "./nowhere"], "give either --dataset, or --train_file and --test_file"),
         (["tokenizer", "train", "--vocab_size", "100", "--output_dir", "out/none"], "vocab"),

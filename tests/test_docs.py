@@ -29,7 +29,9 @@ from tests.documented_commands import (
 )
 
 PAGES, INCLUDED = pages(), included()
-VISION = {"simclr": "simclr", "cpc": "cpc", "colorization": "color", "context_encoder": "paint"}  # method: folder
+VISION = {  # method: folder
+    "simclr": "simclr", "cpc": "cpc", "cotraining": "cotraining", "colorization": "color", "context_encoder": "paint",
+}  # fmt: skip
 # Run below, in this order, in a folder where out/gpt, out/bert and those of VISION are small models.
 RUN = [
     "hfssl --version",

@@ -16,6 +16,7 @@ from hfssl.data.words import WordWindows, collate_words, read_tagged
 from hfssl.errors import InputError, one_line
 from hfssl.evaluation.clustering import clustering_scores
 from hfssl.files import is_missing_folder
+from hfssl.remote_code import pinned_model
 
 
 @dataclass
@@ -75,9 +76,10 @@ def load_tagger(source: str, trust_remote_code: bool = False):
 
     if is_missing_folder(source):
         raise InputError(f"no model directory {source!r}")
+    place = pinned_model(source, trust_remote_code)
     try:
-        model = AutoModelForPreTraining.from_pretrained(source, trust_remote_code=trust_remote_code)
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        model = AutoModelForPreTraining.from_pretrained(place, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(place)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"cannot load a tagger from {source!r}: {one_line(error)}") from None
     if model.main_input_name != "windows":

@@ -229,6 +229,7 @@ def collapse_figure(record: Mapping[str, Any]):
         threshold = first["information"] / first["entropy"]
         label = f"I/H at beta {record['beta']:g} = {threshold:.3f}"
         right.axvline(threshold, color="#cf222e", linestyle="--", label=label)
+    right.set_ylim(bottom=0)
     right.set_title("Images, one training a point", fontsize=10)
     for axes in (left, right):
         axes.set_xlabel("beta, the price of memory")
