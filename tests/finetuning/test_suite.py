@@ -441,3 +441,14 @@ def test_the_longest_job_comes_first(bert_folder, tmp_path):
     suite.ledger.run = lambda jobs, execute: order.extend(jobs)
     suite._execute_all(jobs)
     assert [name.partition("-")[0] for name in order] == ["mnli", "cola", "wnli"]
+
+
+def test_no_token_is_written_anywhere(go, tmp_path, monkeypatch, capfd):
+    token = "hf_" + "aB3" * 12
+    monkeypatch.setenv("HF_TOKEN", token)
+    monkeypatch.setenv("HUGGING_FACE_HUB_TOKEN", token)
+    go("glue", "rte,cola", max_steps=1)
+    said = capfd.readouterr()
+    assert token not in said.out + said.err
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert len(files) > 8 and not [path for path in files if token.encode() in path.read_bytes()]
