@@ -133,26 +133,32 @@ def read_tagged(path: str | Path) -> list[list[tuple[str, str]]]:
             text = file.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise InputError(f"{file} is not UTF-8 (byte {error.start})") from None
-        sentences += _conllu(text) if file.suffix == ".conllu" else _slashes(text, file)
+        sentences += _conllu(text, file) if file.suffix == ".conllu" else _slashes(text, file)
     if not sentences:
         raise InputError(f"{path} has no tagged words")
     return sentences
 
 
-def _conllu(text: str) -> Iterable[list[tuple[str, str]]]:
-    for block in text.split("\n\n"):
-        rows = [line.split("\t") for line in block.splitlines() if line[:1].isdigit()]
-        words = [(row[1], row[3]) for row in rows if row[0].isdigit()]  # no ranges (1-2), no empty nodes (1.1)
-        if words:
+def _conllu(text: str, file: Path) -> Iterable[list[tuple[str, str]]]:
+    words: list[tuple[str, str]] = []
+    for number, line in enumerate([*text.splitlines(), ""], 1):
+        row = line.split("\t")
+        if row[0].isdigit():  # no ranges (1-2), no empty nodes (1.1)
+            if len(row) < 4:
+                raise InputError(f"{file}:{number}: {len(row)} columns; CoNLL-U has the word in the second, its tag in "
+                                 "the fourth")  # fmt: skip
+            words.append((row[1], row[3]))
+        elif not line.strip() and words:
             yield words
+            words = []
 
 
 def _slashes(text: str, file: Path) -> Iterable[list[tuple[str, str]]]:
     for number, line in enumerate(text.splitlines(), 1):
         pairs = [token.rpartition("/") for token in line.split()]
-        bare = next((tag for word, _, tag in pairs if not word), None)
+        bare = next((word + slash + tag for word, slash, tag in pairs if not word or not tag), None)
         if bare is not None:
-            raise InputError(f"{file}:{number}: {bare!r} has no tag: words are written word/tag")
+            raise InputError(f"{file}:{number}: {bare!r} is no word with its tag: words are written word/tag")
         if pairs:
             yield [(word, base_tag(tag)) for word, _, tag in pairs]
 

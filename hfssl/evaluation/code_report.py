@@ -18,6 +18,7 @@ from hfssl.evaluation.clustering import clustering_scores
 from hfssl.evaluation.encoders import CODES, load_encoder, pixel_encoder
 from hfssl.evaluation.features import extract_features
 from hfssl.evaluation.labels import check_labels
+from hfssl.files import write_whole
 
 PERCENT, BITS = ("hungarian", "many-to-one", "V-measure", "NMI"), ("entropy", "information")
 
@@ -51,6 +52,8 @@ def score_codes(args: CodeArguments) -> dict[str, list[dict[str, float]]]:
     Raises:
         InputError: no co-training model, or images without labels.
     """
+    if args.out:
+        check_file(args.out)
     encoder = load_encoder(CODES + args.model, args.trust_remote_code)  # first: before any image is decoded
     if args.dataset:
         train, test = load_images(args.dataset), load_images(args.dataset, split="test")
@@ -64,15 +67,31 @@ def score_codes(args: CodeArguments) -> dict[str, list[dict[str, float]]]:
         name = "k-means on raw pixels" if one.name == "raw pixels" else "k-means on its features"
         found[name] = [kmeans_scores(bank, queries, test.labels, codes.shape[1], seed) for seed in range(args.seeds)]
     if args.out:
-        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.out).write_text(json.dumps({"settings": asdict(args), "scores": found}, indent=1) + "\n")
+        write_whole(args.out, json.dumps({"settings": asdict(args), "scores": found}, indent=1) + "\n")
     return found
+
+
+def check_file(path: str) -> None:
+    """Raises an InputError if a file cannot be made there."""
+    folder = Path(path).absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if Path(path).is_dir() or not folder.is_dir():
+        raise InputError(
+            f"cannot write --out {path}: {'a folder' if Path(path).is_dir() else f'{folder} is no folder'}"
+        )
 
 
 def kmeans_scores(
     bank: torch.Tensor, queries: torch.Tensor, labels: np.ndarray, clusters: int, seed: int
 ) -> dict[str, float]:
-    """k-means (Lloyd's, the best of ten starts), fitted on a bank (N, D), on queries (M, D) with labels (M,)."""
+    """k-means (Lloyd's, the best of ten starts), fitted on a bank (N, D), on queries (M, D) with labels (M,).
+
+    Raises:
+        InputError: fewer images than clusters.
+    """
+    if len(bank) < clusters:
+        raise InputError(f"k-means makes {clusters} clusters of at least as many training images, not of {len(bank)}")
     fitted = KMeans(clusters, n_init=10, random_state=seed).fit(bank.numpy())
     return clustering_scores(fitted.predict(queries.numpy()), labels)
 

@@ -7,7 +7,6 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +14,8 @@ import torch
 from hfssl.data.words import WordWindows, collate_words, read_tagged
 from hfssl.errors import InputError, one_line
 from hfssl.evaluation.clustering import clustering_scores
-from hfssl.files import is_missing_folder
+from hfssl.evaluation.code_report import check_file
+from hfssl.files import is_missing_folder, write_whole
 from hfssl.remote_code import pinned_model
 
 
@@ -40,6 +40,8 @@ def score_tags(args: TagArguments) -> dict[str, list[dict[str, float]]]:
     Raises:
         InputError: no such model or text.
     """
+    if args.out:
+        check_file(args.out)
     sentences = read_tagged(args.tagged_path)
     model, tokenizer = load_tagger(args.model, args.trust_remote_code)
     words = [[word for word, _ in sentence] for sentence in sentences]
@@ -59,8 +61,7 @@ def score_tags(args: TagArguments) -> dict[str, list[dict[str, float]]]:
     scores = {name: [clustering_scores(codes, labels)] for name, codes in found.items()}
     if args.out:
         record = {"settings": asdict(args), "words": len(flat), "tags": len(set(tags)), "scores": scores}
-        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.out).write_text(json.dumps(record, indent=1) + "\n")
+        write_whole(args.out, json.dumps(record, indent=1) + "\n")
     return scores
 
 

@@ -100,7 +100,7 @@ def mine(
     fresh = here.detach()
     if running is not None and carry:
         fresh = torch.logaddexp(running + math.log(carry), fresh + math.log1p(-carry))
-    share = (here - fresh).exp()
+    share = torch.where(here > -math.inf, here - fresh, -math.inf).exp()  # apart in all: nothing is shared
     return _joint(scores) - fresh - (share - share.detach()), fresh
 
 

@@ -12,9 +12,10 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -106,8 +107,8 @@ def estimate(
     """Estimates I(x; y) in nats; training is a function of the samples, the settings and the seed.
 
     Args:
-        x: (M, D) or (M,). y: (M, E) or (M,). Row i of both is a pair. Columns are standardised, which changes no
-            information.
+        x: (M, D) or (M,). y: (M, E) or (M,). Row i of both is a pair. Columns are standardised, by all samples, which
+            changes no information.
         method: one of `METHODS`, whose functions say what they are: a lower bound, none, or of another quantity.
         candidates: N, the pairs of a batch in training and in the value; by default 128, or as many as the samples
             give two batches of for the value.
@@ -151,7 +152,7 @@ def estimate(
             torch.manual_seed(seed)
             learner = _learner(method, critic, x.shape[1], y.shape[1], setting.hidden, alpha, carry).to(x.device)
         curve = _train(learner, train, held_out, candidates, steps, setting, generator)
-        least = min(loss for _, loss in curve)
+        least = min((loss for _, loss in curve), default=math.inf)
         if best is None or least < best[0]:
             best = least, setting, learner, curve
     least, setting, learner, curve = best
@@ -213,7 +214,8 @@ def _learner(
 
 
 def _train(learner, train, held_out, candidates: int, steps: int, setting: Setting, generator) -> list:
-    """Trains a learner and leaves it as it was at the least held-out loss; (step, held-out loss) at each look."""
+    """Trains a learner and leaves it as it was at the least held-out loss; (step, held-out loss) at each look, until a
+    loss or a gradient is not finite."""
     optimizer = torch.optim.Adam(learner.parameters(), lr=setting.learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     x, y = train
@@ -221,9 +223,11 @@ def _train(learner, train, held_out, candidates: int, steps: int, setting: Setti
     for step in range(steps + 1):
         if step % max(1, steps // LOOKS) == 0 or step == steps:
             loss = mean(_evaluate(learner, *held_out, candidates, MOST_BATCHES)[0])
-            curve.append((step, loss if math.isfinite(loss) else math.inf))
-            if curve[-1][1] < least:
-                least, state = curve[-1][1], copy.deepcopy(learner.state_dict())
+            if not math.isfinite(loss):  # this setting diverged: what it was before may still be the best
+                break
+            curve.append((step, loss))
+            if loss < least:
+                least, state = loss, copy.deepcopy(learner.state_dict())
         if step == steps:
             break
         if len(order) < candidates:
@@ -231,7 +235,8 @@ def _train(learner, train, held_out, candidates: int, steps: int, setting: Setti
         rows, order = order[:candidates].to(x.device), order[candidates:]
         optimizer.zero_grad()
         learner(x[rows], y[rows])[0].backward()
-        nn.utils.clip_grad_norm_(learner.parameters(), setting.clip)
+        if not nn.utils.clip_grad_norm_(learner.parameters(), setting.clip).isfinite():
+            break
         optimizer.step()
         schedule.step()
     if state is not None:
@@ -285,4 +290,4 @@ def _standardised(centre, x: torch.Tensor, y: torch.Tensor) -> list[torch.Tensor
 
 
 def _standard_error(values: Sequence[float]) -> float:
-    return stdev(values) / math.sqrt(len(values))
+    return float(np.std(values, ddof=1)) / math.sqrt(len(values))  # which takes infinite values, too

@@ -84,7 +84,8 @@ def cotraining_loss(
         logits_x, logits_y: (B, m), row i of both from one pair; their softmax is the posterior of z_x and of z_y. Half
             precision is accumulated in float32.
         beta: the price of memory, any real number. At 0 codes that tell nothing more of y are free, above it they are
-            not, and at I/H and beyond the best code is none (a constant); below 0 spare codes are used.
+            not, and at the largest I/H of any code and beyond the best code is none (a constant); below 0 spare codes
+            are used.
         conditional: what says z_x given y. "joint": the table of the batch's pairs of codes, Q(z_x | z_y), at its
             optimum, so that I is that of the codes themselves (Ji et al. 2019, IIC, equation 3, with beta 0);
             "posterior": y's own posterior, -sum_z p(z|x) ln q(z|y), a bound for any network q (Stratos 2019).
@@ -115,7 +116,10 @@ def cotraining_loss(
         else:
             conditional_entropy = -(p * log_q).sum(1).mean()
         loss = conditional_entropy - (1 - beta) * entropy
-        return CodeTerms(loss, entropy, conditional_entropy, entropy.new_tensor((codes - 1) / (2 * count)))
+        # A prior that is not the batch's own mean is not fitted to it, and its cross-entropy not too small.
+        fitted = prior is None or getattr(prior, "inner", "") == "exact"
+        correction = (codes - 1) / (2 * count) if fitted else 0.0
+        return CodeTerms(loss, entropy, conditional_entropy, entropy.new_tensor(correction))
 
 
 class Prior(nn.Module):

@@ -81,6 +81,8 @@ def run_cotraining_study(
         InputError: bad settings or data, or another study in the folder.
     """
     train, test = load_images(images.image_path), load_images(images.image_path, split="test")
+    if len(train) < config.num_codes:
+        raise InputError(f"{len(train)} training images are fewer than the {config.num_codes} codes")
     if test.labels is None:
         raise InputError(f"the study compares codes with labels, and {test.source} has none")
     folder = Path(args.output_dir)
@@ -140,7 +142,10 @@ class _Study:
         """Trains the first seed's model with another beta: from random weights the price of a code would have to be
         paid before it tells anything."""
         beta, seed = job
-        model = CoTrainingForPreTraining.from_pretrained(Path(self.args.output_dir) / f"seed-{seed}", beta=beta)
+        folder = Path(self.args.output_dir) / f"seed-{seed}"
+        if not (folder / "config.json").exists():
+            raise InputError(f"{folder}, from which the sweep goes on, is gone; begin in another --output_dir")
+        model = CoTrainingForPreTraining.from_pretrained(folder, beta=beta)
         return self._train(model, seed, f"beta-{beta:g}")
 
     def _train(self, model: CoTrainingForPreTraining, seed: int, name: str, keep: bool = False) -> dict[str, Any]:
@@ -170,9 +175,9 @@ def measure(model: CoTrainingForPreTraining, images: ImageDataset, collator: Two
 
 
 def difference(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """The difference of two means and the ends of its 95 % interval, by Welch's t; NaN ends for one of each."""
+    """The difference of two means and the ends of its 95 % interval, by Welch's t; of one of each there is none."""
     if min(len(ours), len(theirs)) < 2:
-        return [mean(ours) - mean(theirs), math.nan, math.nan]
+        return [mean(ours) - mean(theirs)]
     interval = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(0.95)
     return [mean(ours) - mean(theirs), float(interval.low), float(interval.high)]
 
@@ -244,7 +249,8 @@ def study_table(record: Mapping[str, Any]):
     from rich.console import Group
     from rich.table import Table
 
-    low_high = f"{100 * record['gain'][1]:+.1f} to {100 * record['gain'][2]:+.1f}"
+    gain, *ends = (f"{100 * value:+.1f}" for value in record["gain"])
+    interval = f" (95 % interval {' to '.join(ends)})" if ends else ""
     shares = {name: [100 * each["hungarian"] for each in record[name]] for name in ("seeds", "k-means")}
     means = {name: f"{mean(v):.1f} ± {stdev(v) if len(v) > 1 else 0:.1f}" for name, v in shares.items()}
     table = Table(title="The price of memory", title_justify="left")
@@ -256,6 +262,6 @@ def study_table(record: Mapping[str, Any]):
         table.add_row(beta, *cells, f"{100 * found['scores']['hungarian']:.1f}")
     line = (
         f"Hungarian accuracy over {len(shares['seeds'])} seeds: co-training {means['seeds']}, k-means on raw pixels "
-        f"{means['k-means']}, difference {100 * record['gain'][0]:+.1f} (95 % interval {low_high})"
+        f"{means['k-means']}, difference {gain}{interval}"
     )
     return Group(table, line)

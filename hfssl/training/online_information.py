@@ -105,7 +105,7 @@ class OnlineInformation(TrainerCallback):
         self._trainer.log(found)
         control.should_log = due  # a line in the log counts as the one of the step
         logger.info(
-            "step %d: two views share at least %.3g nats; no more than ln %d = %.3g can be seen",
+            "step %d: two views of training images are seen to share %.3g nats; at most ln %d = %.3g can be seen",
             state.global_step, found["information"], len(self._chosen), ceiling,
         )  # fmt: skip
 

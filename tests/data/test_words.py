@@ -79,10 +79,24 @@ def test_tagged_text(tmp_path):
     (tmp_path / "x.conllu").write_text("\n".join(rows) + "\n")
     assert read_tagged(tmp_path / "x.conllu") == [[("do", "AUX"), ("n't", "PART")], [("Go", "VERB")]]
     (folder / "a02").write_text("fine/jj\nIt is/bez\n")
-    with pytest.raises(InputError, match="a02:2: 'It' has no tag: words are written word/tag"):
+    with pytest.raises(InputError, match="a02:2: 'It' is no word with its tag: words are written word/tag"):
         read_tagged(folder)
     with pytest.raises(InputError, match="no such file or folder"):
         read_tagged(tmp_path / "nowhere")
     (tmp_path / "empty").write_text("\n")
     with pytest.raises(InputError, match="has no tagged words"):
         read_tagged(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.conllu", "1\tGo\n", r"a.conllu:1: 2 columns; CoNLL-U has the word in the second"),
+        ("a.txt", "the/at dog/\n", r"a.txt:1: 'dog/' is no word with its tag"),
+        ("a.txt", "the/at\n/nn\n", r"a.txt:2: '/nn' is no word with its tag"),
+    ],
+)
+def test_damaged_tags_are_named_by_their_line(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_tagged(tmp_path / name)

@@ -266,7 +266,10 @@ def test_supports_that_differ_give_minus_infinity_and_no_nan():
     apart = torch.where(torch.eye(4, dtype=bool), 1.0, -math.inf)  # only their own
     assert float(lecture(apart)) == -math.inf
     assert float(infonce(apart)) == pytest.approx(math.log(4))
-    assert all(not math.isnan(float(each(scores))) for each in (infonce, dv, nwj, nwj_js))
+    one = torch.ones(4)
+    for each in (infonce, lecture, dv, nwj, nwj_js, lambda s: mine(s)[0], lambda s: tuba(s, one),
+                 lambda s: interpolated(s, one, 0.5)):  # fmt: skip
+        assert not math.isnan(float(each(scores))) and not math.isnan(float(each(apart)))
 
 
 @pytest.mark.parametrize(

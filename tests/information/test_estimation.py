@@ -20,6 +20,14 @@ def independent(count=3000):
     return x, y
 
 
+def test_a_setting_that_diverges_does_not_end_the_search():
+    x, y = gaussian_pairs(3000, 1, 0.9)
+    search = (Setting(64, 1.0), Setting(64, 3e-3))
+    for method in ("nwj", "tuba"):
+        found = estimate(x, y, method, candidates=50, steps=100, search=search)
+        assert math.isfinite(found.value) and 0 < found.value < 2 and found.standard_error > 0
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_independent_samples_have_no_information(method):
     x, y = independent()

@@ -176,6 +176,8 @@ def test_the_entropy_of_a_batch_is_biased(codes, batch, bias):
     assert found == pytest.approx(bias, rel=0.02)
     assert terms.entropy_correction.item() == pytest.approx((codes - 1) / (2 * batch))
     assert abs(found + terms.entropy_correction.item()) < 0.15 * abs(bias)
+    for inner in ("ema", "adam:2"):  # not fitted to the batch: there is nothing to correct
+        assert cotraining_loss(*[torch.zeros(batch, codes)] * 2, prior=Prior(codes, inner)).entropy_correction == 0
 
 
 def test_adam_is_torch_s():
