@@ -107,6 +107,12 @@ def codes(context: typer.Context) -> None:
 
 
 @app.command(context_settings=PASSES_ON)
+def hashes(context: typer.Context) -> None:
+    """Are a hashing model's bits good for search? hfssl hashes MODEL --labelled_path TEXTS.parquet: P@100."""
+    _run_on_model("eval/run_hashes.py", context.args)
+
+
+@app.command(context_settings=PASSES_ON)
 def tags(context: typer.Context) -> None:
     """Are a tagger's codes parts of speech? hfssl tags MODEL --tagged_path TEXT (CoNLL-U, or word/tag)."""
     _run_on_model("eval/run_tags.py", context.args)

@@ -10,7 +10,7 @@ from hfssl.errors import InputError
 
 COMMANDS = app.registered_commands
 
-RECIPES = "bert, colorization, context_encoder, cotraining, cpc, gpt, simclr, tagger"
+RECIPES = "bert, colorization, context_encoder, cotraining, cpc, gpt, hashing, simclr, tagger"
 
 
 def test_help_imports_nothing_heavy(run_command):
@@ -92,6 +92,7 @@ def test_version_and_env_and_ls(run_command, hfssl_command):
         (["export", "./nowhere", "--format", "onnx", "--out", "out/none"], "unknown format 'onnx': one of timm"),
         (["information", "--grid", "tiny"], "unknown grid 'tiny': one of small, full, staircase, channel, gaussian128"),
         (["codes", "./nowhere"], "give either --dataset, or --train_file and --test_file"),
+        (["hashes", "./nowhere", "--labelled_path", "nowhere"], "no such file: 'nowhere'"),
         (["tags", "./nowhere", "--tagged_path", "nowhere"], "no such file or folder: 'nowhere'"),
         (["codes", "./nowhere", "--dataset", "builtin:digits"], "no model directory './nowhere'"),
         (["probe", "./nowhere"], "give either --dataset, or --train_file and --test_file"),

@@ -5,6 +5,8 @@ import re
 import runpy
 import sys
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -211,6 +213,26 @@ def test_more_codes_than_images_are_warned_of(tmp_path, caplog):
     small = ["--max_steps", "1", "--per_device_train_batch_size", "16", "--save_strategy", "no", "--use_cpu"]
     main(["--config", "recipes/smoke/cotraining.yaml", *small, "--output_dir", str(tmp_path)])
     assert "30 codes cannot all be used by a batch of 16 images" in caplog.text
+
+
+def test_smoke_hashing_and_its_precision(tmp_path, capsys):
+    main = runpy.run_path(str(recipes()["hashing"]))["main"].__wrapped__
+    main(["--config", "recipes/smoke/hashing.yaml", "--output_dir", str(tmp_path / "out"), "--use_cpu"])
+    texts = [f"{word} {word} sees number {i}" for i in range(40) for word in ("dog", "tree")]
+    labels = [text.split()[0] for text in texts]
+    pq.write_table(pa.table({"text": texts, "label": labels}), tmp_path / "texts.parquet")
+    hashes = runpy.run_path(str(ROOT / "eval/run_hashes.py"))["main"].__wrapped__
+    flags = ["--model", str(tmp_path / "out"), "--labelled_path", str(tmp_path / "texts.parquet")]
+    found = hashes([*flags, "--k", "10", "--out", str(tmp_path / "hashes.json")])
+    assert 0.3 < found["chance"] < 0.7 and found["TF-IDF"] > 0.9 and found["hashing"] > 0.6
+    assert json.loads((tmp_path / "hashes.json").read_text())["scores"] == found
+    assert "P@10" in capsys.readouterr().out
+    for more, message in (
+        (["--k", "1000"], "too few for P@1000"),
+        (["--label_column", "x"], "cannot read .*x|no column"),
+    ):
+        with pytest.raises(InputError, match=message):
+            hashes([*flags, *more])
 
 
 def test_smoke_tagger_and_its_tags(tmp_path, caplog, capsys):

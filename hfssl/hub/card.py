@@ -17,6 +17,7 @@ LOADERS = {  # those with a tokenizer, and the Hub's task
     "llama": "text-generation",
     "bert": "fill-mask",
     "hfssl_tagger": "token-classification",
+    "hfssl_hashing": "feature-extraction",
 }
 _HEADS = {
     "ForMaskedLM": "AutoModelForMaskedLM",
@@ -42,6 +43,8 @@ PAPERS = {
     "https://huggingface.co/papers/1807.03748",
     "hfssl_tagger": "Stratos 2019, Mutual Information Maximization for Simple and Accurate Part-Of-Speech Induction, "
     "https://huggingface.co/papers/1804.07849",
+    "hfssl_hashing": "Stratos and Wiseman 2020, Learning Discrete Structured Representations by Adversarially "
+    "Maximizing Mutual Information",
     "hfssl_simclr": "Chen et al. 2020, A Simple Framework for Contrastive Learning of Visual Representations, "
     "https://huggingface.co/papers/2002.05709",
 }

@@ -38,6 +38,7 @@ from .modeling_cotraining import (
     CoTrainingModel,
 )
 from .modeling_cpc import CPCConfig, CPCForImageClassification, CPCForPreTraining, CPCModel
+from .modeling_hashing import HashingConfig, HashingForPreTraining
 from .modeling_sentence import SentenceConfig, SentenceForSequenceClassification, SentenceModel
 from .modeling_simclr import SimCLRConfig, SimCLRForImageClassification, SimCLRForPreTraining, SimCLRModel
 from .modeling_span import SpanConfig, SpanForSequenceClassification
@@ -81,8 +82,9 @@ for _config, _model in (
 AutoModel.register(SentenceConfig, SentenceModel, exist_ok=True)
 
 # Co-training of words: its models have neither an image encoder nor a classifier.
-AutoConfig.register(TaggerConfig.model_type, TaggerConfig, exist_ok=True)
-AutoModelForPreTraining.register(TaggerConfig, TaggerForPreTraining, exist_ok=True)
+for _config, _model in ((TaggerConfig, TaggerForPreTraining), (HashingConfig, HashingForPreTraining)):
+    AutoConfig.register(_config.model_type, _config, exist_ok=True)
+    AutoModelForPreTraining.register(_config, _model, exist_ok=True)
 
 __all__ = [
     "METHODS",
@@ -104,6 +106,8 @@ __all__ = [
     "ContextEncoderForImageClassification",
     "ContextEncoderForPreTraining",
     "ContextEncoderModel",
+    "HashingConfig",
+    "HashingForPreTraining",
     "Method",
     "NTXentLoss",
     "SentenceConfig",
