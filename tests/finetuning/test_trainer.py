@@ -195,8 +195,8 @@ def test_recipes_are_rows_and_what_is_given_wins(toy):
     assert (given.epochs, given.learning_rate, given.adam_beta2) == (1, 2e-5, 0.98)
     assert repr(recipe.settings(task, epochs=3)) == repr(recipe.settings(task, epochs=3.0)), "they name one job"
     trials = RECIPES["bert"].trials(task)
-    assert len(trials) == 8 and trials[0] == RECIPES["bert"].settings(task)
-    assert len({(trial.learning_rate, trial.batch_size) for trial in trials}) == 8
+    assert len(trials) == 24 and trials[0] == RECIPES["bert"].settings(task)
+    assert len({(trial.learning_rate, trial.batch_size, trial.epochs) for trial in trials}) == 24
     assert {trial.batch_size for trial in RECIPES["bert"].trials(task, batch_size=8)} == {8}
     with pytest.raises(InputError, match=r"no recipe 'robreta'.*did you mean 'roberta'"):
         find_recipe("robreta", "bert")

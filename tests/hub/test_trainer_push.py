@@ -98,6 +98,12 @@ def test_a_checkpoint_stays_while_it_is_sent(hub_here, tmp_path, caplog):
     assert [path.name for path in checkpoints(tmp_path / "out")][-1] == "checkpoint-12"
 
 
+def test_what_is_pushed_has_our_card(hub_here, tmp_path):
+    run(pushing(tmp_path / "out", "end"))
+    card = hub_here.files("me/run")["README.md"].decode()
+    assert 'from_pretrained("me/run")' in card and "counting" in card and "generated_from_trainer" not in card
+
+
 def test_no_pickle_of_the_arguments_and_no_token_is_sent(hub_here, tmp_path):
     run(pushing(tmp_path / "out", "all_checkpoints", hub_token=hub_here.token))
     for commit in HfApi().list_repo_commits("me/run"):

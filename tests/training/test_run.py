@@ -6,8 +6,6 @@ import os
 import signal
 import sys
 import typing
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -388,22 +386,6 @@ def test_a_disk_that_fills_up_at_the_very_end(tmp_path, monkeypatch, broken):
     trainer = trainer_for(tmp_path / "out")
     run(trainer)  # and then there is room again
     assert trainer.state.global_step == 12 and json.loads((tmp_path / "out" / "run.json").read_text())["finished"]
-
-
-def test_what_is_pushed_has_our_card(tmp_path, monkeypatch):
-    pushed = {}
-
-    def upload_folder(repo_id, folder_path, **kwargs):
-        pushed[repo_id] = {path.name: path.read_text() for path in Path(folder_path).glob("*.md")}
-
-    def create_repo(name, **kwargs):
-        return SimpleNamespace(repo_id=f"me/{name}")
-
-    api = SimpleNamespace(create_repo=create_repo, upload_folder=upload_folder)
-    monkeypatch.setattr("transformers.trainer.hf_api", lambda: api)
-    run(trainer_for(tmp_path / "out", push_to_hub=True, hub_model_id="tiny", hub_strategy="end"))
-    card = pushed["me/tiny"]["README.md"]
-    assert 'from_pretrained("me/tiny")' in card and "counting" in card and "generated_from_trainer" not in card
 
 
 def test_the_record_has_the_digest_of_the_trained_weights(tmp_path):
