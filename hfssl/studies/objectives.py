@@ -29,6 +29,7 @@ import torch
 from hfssl.config import read_yaml
 from hfssl.data.images import ImageDataset, load_images
 from hfssl.errors import InputError, nearest
+from hfssl.evaluation.encoders import CODES
 from hfssl.evaluation.reconstruction import evaluate_painter, whole_views
 from hfssl.files import write_whole
 from hfssl.models import METHODS
@@ -229,6 +230,9 @@ class _Study:
         found |= self._probe(arm, seed, source, folder.with_name(f"{folder.name}-probe"), log)
         if arm in ARMS and ARMS[arm][0] in ("colorization", "context_encoder"):
             found |= {"painting": self._painting(folder)}
+        if arm in ARMS and ARMS[arm][0] == "cotraining":  # the codes by themselves, one-hot
+            probe = folder.with_name(f"{folder.name}-codes-probe")
+            found |= {"codes": self._probe(arm, seed, f"{CODES}{folder}", probe, log)}
         return found
 
     def _train(self, recipe: str, flags: Mapping[str, Any], seed: int, folder: Path, log: Path) -> dict[str, float]:

@@ -37,16 +37,21 @@ def interval_of(scores: Sequence[Sequence[float]]) -> tuple[float, float, float]
 
 
 def rows_of(arms: Sequence[str], results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A row an arm: "arm", "seeds", for each protocol [mean, low, high, deviation] in percent, the means of seconds and
-    memory, and [mean, deviation] over seeds of what colorization and inpainting paint ("painting").
+    """A row an arm, and one for the codes of co-training by themselves.
+
+    Each has "arm", "seeds", for each protocol [mean, low, high, deviation] in percent, the means of seconds and memory,
+    and [mean, deviation] over seeds of what colorization and inpainting paint ("painting").
 
     Args:
         arms: in the order of the rows.
         results: of the jobs, by "ARM/seed N/DIGEST".
     """
-    rows = []
+    rows, found = [], {}
     for arm in arms:
-        runs = [result for name, result in results.items() if name.partition("/seed ")[0] == arm]
+        found[arm] = [result for name, result in results.items() if name.partition("/seed ")[0] == arm]
+        if "codes" in found[arm][0]:
+            found[f"{arm}, codes"] = [run["codes"] for run in found[arm]]
+    for arm, runs in found.items():
         row: dict[str, Any] = {"arm": arm, "seeds": len(runs)}
         for protocol in runs[0]["scores"]:
             scores = [run["scores"][protocol] for run in runs]

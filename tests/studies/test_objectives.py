@@ -84,6 +84,17 @@ def test_the_interval_is_of_the_images_and_of_the_seeds():
     assert row["kNN, all"] == pytest.approx([50, 100 * low, 100 * high, 1.0])
 
 
+def test_codes_have_a_row_of_their_own():
+    score = {"scores": {"linear, all": [0.5, 0.4, 0.6]}, "probe seconds": 2.0}
+    codes = score | {"scores": {"linear, all": [0.3, 0.2, 0.4]}}
+    rows = rows_of(
+        ["co-training", "simclr"], {"co-training/seed 0/x": score | {"codes": codes}, "simclr/seed 0/x": score}
+    )
+    assert [(row["arm"], row["linear, all"][0]) for row in rows] == [
+        ("co-training", 50.0), ("co-training, codes", 30.0), ("simclr", 50.0)
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
