@@ -134,7 +134,7 @@ def objectives_table(rows: Sequence[Mapping[str, Any]]):
     """A rich table of the rows."""
     from rich.table import Table
 
-    protocols = protocols_of(rows)
+    protocols = [name for name in protocols_of(rows) if "a class" not in name]  # the CSV has those, too
     table = Table(title="Frozen features, % right: mean over seeds and 95 % interval", title_justify="left")
     for name in ("arm", "seeds", *protocols, "seconds", "MB"):  # of training; the CSV has the probe's, too
         table.add_column(name, justify="left" if name == "arm" else "right")
