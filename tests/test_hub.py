@@ -4,11 +4,19 @@ import re
 
 import pytest
 from huggingface_hub import ModelCard
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
 
 from hfssl.hub import write_model_card
-from hfssl.models import SimCLRConfig, SimCLRForPreTraining
+from hfssl.models import (
+    ColorizationConfig,
+    ColorizationForPreTraining,
+    ContextEncoderConfig,
+    ContextEncoderForPreTraining,
+    SimCLRConfig,
+    SimCLRForPreTraining,
+)
 from hfssl.tokenization import train_bpe
+from tests.conftest import TINY_RESNET
 
 RUN = {"dataset": "builtin:prose (train)", "arguments": {"learning_rate": 1e-3, "weight_decay": 0.0}, "seconds": 12.2,
        "hardware": "1 x 2 CPU cores", "metrics": {"eval_loss": 2.5, "eval_runtime": 3.0}}  # fmt: skip
@@ -26,6 +34,20 @@ def save_simclr(folder):
     SimCLRForPreTraining(config).save_pretrained(folder)
 
 
+def save_colorization(folder):
+    ColorizationForPreTraining(ColorizationConfig(**TINY_RESNET)).save_pretrained(folder)
+
+
+def save_context_encoder(folder):
+    ContextEncoderForPreTraining(ContextEncoderConfig(**TINY_RESNET, overlap=2)).save_pretrained(folder)
+
+
+def save_bert(folder):
+    config = BertConfig(vocab_size=300, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+    BertForMaskedLM(config).save_pretrained(folder)
+    train_bpe(["some text " * 50], 300, "bert", show_progress=False).save_pretrained(folder)
+
+
 def test_a_card_says_whether_labels_were_used(tmp_path):
     save_simclr(tmp_path)
     for collator, says in (({}, "without labels"), ({"labels": True}, "with labels")):
@@ -33,7 +55,7 @@ def test_a_card_says_whether_labels_were_used(tmp_path):
         assert f"Pretrained from scratch, {says}, with hfssl" in (tmp_path / "README.md").read_text()
 
 
-@pytest.mark.parametrize("save", [save_gpt, save_simclr])
+@pytest.mark.parametrize("save", [save_gpt, save_bert, save_simclr, save_colorization, save_context_encoder])
 def test_a_card_says_what_was_done_and_how_to_load_it(tmp_path, save, monkeypatch):
     folder = tmp_path / "model"
     save(folder)
