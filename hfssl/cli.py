@@ -279,7 +279,8 @@ def push(
     pr: Annotated[bool, typer.Option(help="Open a pull request instead of a commit on main.")] = False,
 ) -> None:
     """Push to the Hub in one commit: hfssl push out/simclr me/simclr."""
-    from hfssl.hub.push import plan_push, push_table, send
+    from hfssl.hub.push import push_table, send
+    from hfssl.hub.uploads import plan_push
 
     def run():
         upload = plan_push(source, repo)

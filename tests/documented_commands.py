@@ -71,7 +71,7 @@ class Command:
         return shlex.join(self.words)
 
     @property
-    def has_placeholder(self) -> bool:
+    def is_to_be_filled_in(self) -> bool:
         """A word in capitals stands for something of the reader's: MODEL, OUT/x.zip, USER/name."""
         return any(re.search(r"(?<![\w.])[A-Z][A-Z_0-9]+(?![\w])", word) for word in self.words)
 

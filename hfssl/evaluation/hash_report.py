@@ -14,8 +14,8 @@ from hfssl.data.builtin import hash_fraction
 from hfssl.data.documents import LONGEST, pad_tokens
 from hfssl.errors import InputError, one_line
 from hfssl.evaluation.code_report import check_file
-from hfssl.files import is_missing_folder, write_whole
-from hfssl.remote_code import pinned_model
+from hfssl.evaluation.tag_report import load_with_tokenizer
+from hfssl.files import write_whole
 
 QUERIES = 0.1  # of the documents, by a hash of their text
 
@@ -85,23 +85,8 @@ def read_labelled(args: HashArguments) -> tuple[list[str], np.ndarray]:
 
 
 def load_hashing(source: str, trust_remote_code: bool = False):
-    """A saved hashing model and its tokenizer.
-
-    Raises:
-        InputError: there is none.
-    """
-    from transformers import AutoModelForPreTraining, AutoTokenizer
-
-    import hfssl.models  # noqa: F401  registers our classes, so that they need no remote code
-
-    if is_missing_folder(source):
-        raise InputError(f"no model directory {source!r}")
-    place = pinned_model(source, trust_remote_code)
-    try:
-        model = AutoModelForPreTraining.from_pretrained(place, trust_remote_code=trust_remote_code)
-        tokenizer = AutoTokenizer.from_pretrained(place)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"cannot load a hashing model from {source!r}: {one_line(error)}") from None
+    """A saved hashing model and its tokenizer; InputError if there is none."""
+    model, tokenizer = load_with_tokenizer(source, trust_remote_code)
     if not hasattr(model.config, "num_bits"):
         raise InputError(f"{source!r} makes no bits: it is {type(model).__name__}")
     return model.eval(), tokenizer

@@ -66,7 +66,15 @@ def score_tags(args: TagArguments) -> dict[str, list[dict[str, float]]]:
 
 
 def load_tagger(source: str, trust_remote_code: bool = False):
-    """A saved tagger and its tokenizer.
+    """A saved tagger and its tokenizer; InputError if there is none."""
+    model, tokenizer = load_with_tokenizer(source, trust_remote_code)
+    if model.main_input_name != "windows":
+        raise InputError(f"{source!r} is no tagger: it is {type(model).__name__}")
+    return model, tokenizer
+
+
+def load_with_tokenizer(source: str, trust_remote_code: bool = False):
+    """A model for pretraining and its tokenizer.
 
     Raises:
         InputError: there is none.
@@ -82,9 +90,7 @@ def load_tagger(source: str, trust_remote_code: bool = False):
         model = AutoModelForPreTraining.from_pretrained(place, trust_remote_code=trust_remote_code)
         tokenizer = AutoTokenizer.from_pretrained(place)
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"cannot load a tagger from {source!r}: {one_line(error)}") from None
-    if model.main_input_name != "windows":
-        raise InputError(f"{source!r} is no tagger: it is {type(model).__name__}")
+        raise InputError(f"cannot load a model from {source!r}: {one_line(error)}") from None
     return model, tokenizer
 
 

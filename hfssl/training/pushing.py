@@ -12,7 +12,8 @@ from transformers.utils.hub import PushInProgress
 
 from hfssl.errors import InputError
 from hfssl.hub.problems import hub_problem
-from hfssl.hub.push import plan_push, send
+from hfssl.hub.push import send
+from hfssl.hub.uploads import plan_push
 from hfssl.training.checkpoint import LAST
 
 logger = logging.getLogger(__name__)

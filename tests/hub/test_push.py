@@ -21,8 +21,9 @@ from hfssl.errors import InputError
 from hfssl.evaluation.embeddings import write_embeddings
 from hfssl.evaluation.results import write_result
 from hfssl.evaluation.tasks import TASKS
-from hfssl.hub.push import plan_push, send
+from hfssl.hub.push import send
 from hfssl.hub.scores import with_scores
+from hfssl.hub.uploads import plan_push
 from hfssl.models import SimCLRConfig, SimCLRForPreTraining
 from hfssl.tokenization import train_bpe
 from tests.conftest import TINY_GPT, TINY_RESNET

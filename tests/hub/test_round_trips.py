@@ -12,7 +12,8 @@ from datasets import Dataset, DatasetDict, Features, Image, Value
 from huggingface_hub import HfApi
 from transformers import AutoModel, BertConfig, GPT2Config
 
-from hfssl.hub.push import plan_push, send
+from hfssl.hub.push import send
+from hfssl.hub.uploads import plan_push
 from hfssl.models import METHODS
 from hfssl.models.modeling_lm import language_model
 from hfssl.tokenization import train_bpe
