@@ -157,8 +157,17 @@ def test_a_job_is_of_the_content_of_its_files(tmp_path, monkeypatch):
 
 
 def processes(*words):
+    """The command lines that hold all the words, each once: a fork has its parent's until it is another program."""
     listed = subprocess.run(["ps", "-wweo", "args"], capture_output=True, text=True).stdout.splitlines()
-    return [line for line in listed if all(word in line for word in words)]
+    return {line for line in listed if all(word in line for word in words)}
+
+
+def comes(condition, seconds=120):
+    """Whether the condition comes true in time."""
+    last = time.monotonic() + seconds
+    while not (found := condition()) and time.monotonic() < last:
+        time.sleep(0.05)
+    return found
 
 
 def test_a_study_that_is_stopped_leaves_no_process_behind(tmp_path):
@@ -167,17 +176,9 @@ def test_a_study_that_is_stopped_leaves_no_process_behind(tmp_path):
     command = [sys.executable, "eval/compare_objectives.py", *flags]
     process = subprocess.Popen(command, cwd=program(""), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(2400):
-            if len(processes(str(tmp_path), "pretrain_")) == 2:
-                break
-            time.sleep(0.05)
-        assert len(processes(str(tmp_path), "pretrain_")) == 2
+        assert comes(lambda: len(processes(str(tmp_path), "pretrain_")) == 2)
         assert len(processes(str(tmp_path), "objectives.work")) == 1
     finally:
         process.terminate()
     assert process.wait(timeout=60) == 143
-    for _ in range(400):
-        if not processes(str(tmp_path)):
-            break
-        time.sleep(0.05)
-    assert not processes(str(tmp_path))
+    assert comes(lambda: not processes(str(tmp_path)))
