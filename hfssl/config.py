@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -72,7 +72,7 @@ def parse_config(
             instance.given = _given(flags, namespace, values) | ({"model": model_values} if model_values else {})
     if model is None:
         return tuple(instances)
-    return build_model_config(model, model_values, fixed or {}, path), *instances
+    return build_model_config(model, model_values, fixed or {}, path, typed=model_flags), *instances
 
 
 def _given(flags: Sequence[str], namespace, values: dict[str, Any]) -> dict[str, Any]:
@@ -113,8 +113,13 @@ def build_model_config(
     values: dict[str, Any],
     fixed: dict[str, str],
     path: str | Path | None = None,
+    typed: Collection[str] = (),
 ) -> PreTrainedConfig:
-    """Builds a model config and refuses unknown fields: transformers accepts any keyword silently."""
+    """Builds a model config and refuses unknown fields: transformers accepts any keyword silently.
+
+    Args:
+        path: the file that the values are from, except those that were `typed`, for the messages.
+    """
     where = f"{path}: " if path else ""
     values = dict(values)
     if isinstance(model, dict):
@@ -128,9 +133,10 @@ def build_model_config(
     known = {field.name: field for field in dataclasses.fields(model) if field.init}
     for key in values:
         if key in fixed:
-            raise InputError(f"{where}model.{key} is set by the program; use {fixed[key]}")
+            raise InputError(f"{'' if key in typed else where}model.{key} is set by the program; use {fixed[key]}")
         if key not in known or key in NOT_A_MODEL_FIELD:
-            raise InputError(f"{where}unknown key 'model.{key}' for {model.__name__}{nearest(key, known)}")
+            culprit = f"unknown argument '--model.{key}'" if key in typed else f"{where}unknown key 'model.{key}'"
+            raise InputError(f"{culprit} for {model.__name__}{nearest(key, known)}")
         values[key] = _as_number(values[key], known[key])
     try:
         return model(**values)

@@ -92,6 +92,7 @@ def test_bad_yaml_is_refused_in_one_line(write, text, message):
         (["--config", "nowhere.yaml"], r"cannot read the config nowhere.yaml: No such file"),
         (["--config"], r"--config needs a YAML file"),
         (["--model.n_layer"], r"--model.n_layer needs a value"),
+        (["--model.n_layr", "3"], r"^unknown argument '--model.n_layr' for GPT2Config; did you mean 'n_layer'"),
         (["--model.architecture", "gtp2"], r"unknown model.architecture 'gtp2'.*did you mean 'gpt2'"),
     ],
 )
