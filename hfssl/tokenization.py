@@ -34,6 +34,7 @@ BERT_TOKENS = {
     "mask_token": "[MASK]",
 }
 STYLES = ("gpt2", "bert")
+UNKNOWN_WORD = "[UNK]"
 _BYTES = 256
 _PIECE = 2**16  # characters handed to the trainer's threads at once
 # GPT-2's pattern never makes one word of what stands before and after a single line end between visible characters.
@@ -213,6 +214,32 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
         return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # transformers raises OSError, ValueError, KeyError and more for a folder without one
         raise InputError(f"cannot load a tokenizer from {name}: {one_line(error)}") from None
+
+
+def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
+    """A stock tokenizer whose ids are a vocabulary's: words from 0 on, parted by white space, as they are.
+
+    Its `save_pretrained` puts the vocabulary beside the weights of a `CBOWModel`. Any other word, and padding, is
+    [UNK], which has the id after the last word's and no vector.
+
+    Raises:
+        InputError: there is no word, one comes twice, holds white space, or is [UNK].
+    """
+    numbers = {word: number for number, word in enumerate(words)}
+    if not words or len(numbers) < len(words):
+        raise InputError(f"{len(words)} words, {len(numbers)} different: no vocabulary")
+    for word in words:
+        if word == UNKNOWN_WORD or word.split() != [word]:
+            raise InputError(f"{word!r} cannot be a word: it is {UNKNOWN_WORD}, empty, or holds white space")
+    numbers[UNKNOWN_WORD] = len(numbers)
+    tokenizer = Tokenizer(models.WordLevel(numbers, unk_token=UNKNOWN_WORD))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token=UNKNOWN_WORD,
+        pad_token=UNKNOWN_WORD,
+        model_input_names=["input_ids", "attention_mask"],
+    )
 
 
 def compare_tokenizers(tokenizers: dict[str, PreTrainedTokenizerFast], texts: Sequence[str]) -> list[dict[str, Any]]:

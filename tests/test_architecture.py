@@ -21,6 +21,7 @@ FLOORS = {
     "models": 0,
     "data": 1,
     "tokenization": 0,
+    "sentence_module": 0,
     "config": 1,
     "information": 1,
     "benchmarking": 1,

@@ -19,6 +19,7 @@ from transformers import (
 from .backbone import BackboneConfig, BackboneError
 from .codes import cotraining_loss
 from .contrastive import NTXentLoss, cpc_loss, nt_xent
+from .modeling_cbow import CBOWConfig, CBOWForPreTraining, CBOWModel
 from .modeling_colorization import (
     ColorizationConfig,
     ColorizationForImageClassification,
@@ -81,15 +82,23 @@ for _config, _model in (
     AutoModelForSequenceClassification.register(_config, _model, exist_ok=True)
 AutoModel.register(SentenceConfig, SentenceModel, exist_ok=True)
 
-# Co-training of words: its models have neither an image encoder nor a classifier.
-for _config, _model in ((TaggerConfig, TaggerForPreTraining), (HashingConfig, HashingForPreTraining)):
+# Words: these models have neither an image encoder nor a classifier.
+for _config, _model in (
+    (CBOWConfig, CBOWForPreTraining),
+    (TaggerConfig, TaggerForPreTraining),
+    (HashingConfig, HashingForPreTraining),
+):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModelForPreTraining.register(_config, _model, exist_ok=True)
+AutoModel.register(CBOWConfig, CBOWModel, exist_ok=True)
 
 __all__ = [
     "METHODS",
     "BackboneConfig",
     "BackboneError",
+    "CBOWConfig",
+    "CBOWForPreTraining",
+    "CBOWModel",
     "CPCConfig",
     "CPCForImageClassification",
     "CPCForPreTraining",
