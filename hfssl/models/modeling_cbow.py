@@ -160,7 +160,8 @@ class CBOWModel(CBOWPreTrainedModel):
             pieces: with "bpe", the tokenizer that cuts a word, which stands alone, without a space before it.
 
         Raises:
-            ValueError: their number is not the config's, a word comes twice, or pieces are missing or too many.
+            ValueError: their number is not the config's, a word comes twice, pieces are missing or too many, or a word
+                has none.
         """
         config = self.config
         numbers = {word: number for number, word in enumerate(words)}
@@ -176,6 +177,9 @@ class CBOWModel(CBOWPreTrainedModel):
         rows = self._subwords(words)
         if config.subwords == "ngrams":
             rows = [[number, *own] for number, own in enumerate(rows)]
+        for word, own in zip(words, rows, strict=True):
+            if not own:
+                raise ValueError(f"the tokenizer cuts {word!r} into no pieces")
         device = self.subword_offsets.device
         offsets = torch.tensor([0, *map(len, rows)]).cumsum(0)
         self.subword_offsets = offsets.to(device)
@@ -201,9 +205,14 @@ class CBOWModel(CBOWPreTrainedModel):
 
         Returns:
             (N, d) and (N,).
+
+        Raises:
+            ValueError: the words' rows are not known: `set_vocabulary` comes first.
         """
         if self.config.subwords == "none":
             return self.input_embeddings(ids), torch.ones_like(ids)
+        if not self.config.subword_entries:
+            raise ValueError("which subwords the words have is not known yet: call set_vocabulary(words) first")
         starts = self.subword_offsets[ids]
         sizes = self.subword_offsets[ids + 1] - starts
         offsets = sizes.cumsum(0) - sizes
@@ -214,7 +223,7 @@ class CBOWModel(CBOWPreTrainedModel):
     def word_vectors(self) -> torch.Tensor:
         """e' of every word, (V, d)."""
         sums, sizes = self.word_sums(torch.arange(self.config.vocab_size, device=self.device))
-        return sums / sizes.clamp(min=1)[:, None]
+        return sums / sizes[:, None]
 
     @torch.no_grad()
     def encode(self, words: Sequence[str]) -> torch.Tensor:
@@ -241,7 +250,7 @@ class CBOWModel(CBOWPreTrainedModel):
         seen = torch.tensor([number is not None for number in ids], dtype=torch.bool, device=self.device)
         known = torch.tensor([number for number in ids if number is not None], dtype=torch.int64, device=self.device)
         sums, sizes = self.word_sums(known)
-        vectors[seen] = sums / sizes.clamp(min=1)[:, None]
+        vectors[seen] = sums / sizes[:, None]
         if unseen:
             own = torch.tensor([row for word in unseen for row in rows[word]], device=self.device)
             sizes = torch.tensor([len(rows[word]) for word in unseen], device=self.device)
@@ -289,7 +298,7 @@ class CBOWModel(CBOWPreTrainedModel):
             there = there & (attention_mask > 0)
         sums, sizes = self.word_sums(input_ids[there])
         states = sums.new_zeros(*input_ids.shape, self.config.hidden_size)
-        states[there] = sums / sizes.clamp(min=1)[:, None]
+        states[there] = sums / sizes[:, None]
         mean = states.sum(1) / there.sum(1, keepdim=True).clamp(min=1)
         output = BaseModelOutputWithPooling(last_hidden_state=states, pooler_output=mean)
         return output if return_dict else output.to_tuple()
@@ -357,9 +366,9 @@ class CBOWForPreTraining(CBOWPreTrainedModel):
         """
         return_dict = self.config.return_dict if return_dict is None else return_dict
         vectors = self.context_vectors(context_ids)  # (B, d)
-        output = CBOWOutput(context_vectors=vectors)
+        loss = None
         if return_loss and self.config.objective == "softmax":
-            output.loss = F.cross_entropy(vectors @ self.output_embeddings.weight.T, target_ids)
+            loss = F.cross_entropy(vectors @ self.output_embeddings.weight.T, target_ids)
         elif return_loss:
             if negative_ids is None:
                 raise ValueError("negative sampling needs negative_ids (B, K)")
@@ -368,7 +377,8 @@ class CBOWForPreTraining(CBOWPreTrainedModel):
             losses = torch.cat(
                 [F.softplus(-scores[:, :1]), F.softplus(scores[:, 1:])], 1
             )  # softplus(-s) = -ln sigma(s)
-            output.loss = losses.masked_fill(ids < 0, 0).sum() / len(ids)
+            loss = losses.masked_fill(ids < 0, 0).sum() / len(ids)
+        output = CBOWOutput(loss=loss, context_vectors=vectors)
         return output if return_dict else output.to_tuple()
 
     def context_vectors(self, context_ids: torch.Tensor) -> torch.Tensor:
@@ -380,7 +390,7 @@ class CBOWForPreTraining(CBOWPreTrainedModel):
         there = context_ids >= 0
         sums, sizes = self.cbow.word_sums(context_ids[there])
         if config.subword_average == "words":
-            sums, sizes = sums / sizes.clamp(min=1)[:, None], torch.ones_like(sizes)
+            sums, sizes = sums / sizes[:, None], torch.ones_like(sizes)
         rows = sums.new_zeros(*context_ids.shape, config.hidden_size)
         rows[there] = sums
         count = torch.zeros_like(context_ids).masked_scatter(there, sizes).sum(1).clamp(min=1)[:, None]
