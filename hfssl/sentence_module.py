@@ -18,6 +18,8 @@ from hfssl.errors import InputError
 from hfssl.files import write_whole
 
 WORD_PATTERN = r"\w+(?:['’]\w+)*"
+# The same for the tokenizers library, whose \w has combining marks, too.
+TOKENIZERS_PATTERN = WORD_PATTERN.replace(r"\w", r"[\p{L}\p{N}_]")
 _FOLDER = "0_StaticEmbedding"
 _MARK = "▁"  # before each entry, so that none is a single character
 
@@ -39,9 +41,7 @@ def sentence_tokenizer(words: Sequence[str], tokenized: bool = False, lowercase:
     )
     cut = pre_tokenizers.WhitespaceSplit()
     if not tokenized:
-        # Python's \w for the tokenizers library, whose own has combining marks, too.
-        pattern = WORD_PATTERN.replace(r"\w", r"[\p{L}\p{N}_]")
-        cut = pre_tokenizers.Split(Regex(pattern), "removed", invert=True)
+        cut = pre_tokenizers.Split(Regex(TOKENIZERS_PATTERN), "removed", invert=True)
         if lowercase:
             tokenizer.normalizer = normalizers.Lowercase()
     mark = pre_tokenizers.Metaspace(_MARK, prepend_scheme="always", split=False)

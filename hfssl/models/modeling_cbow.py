@@ -167,10 +167,9 @@ class CBOWModel(CBOWPreTrainedModel):
         numbers = {word: number for number, word in enumerate(words)}
         if not len(numbers) == len(words) == config.vocab_size:
             raise ValueError(f"{len(words)} words, {len(numbers)} different, for a vocab_size of {config.vocab_size}")
-        if (0 if pieces is None else len(pieces)) != config.subword_vocab_size:
-            raise ValueError(
-                f"{0 if pieces is None else len(pieces)} pieces for a subword_vocab_size of {config.subword_vocab_size}"
-            )
+        size = 0 if pieces is None else len(pieces)
+        if size != config.subword_vocab_size:
+            raise ValueError(f"{size} pieces for a subword_vocab_size of {config.subword_vocab_size}")
         self._numbers, self._pieces = numbers, pieces
         if config.subwords == "none":
             return
@@ -233,42 +232,39 @@ class CBOWModel(CBOWPreTrainedModel):
 
         Raises:
             KeyError: there is no such word, and nothing to make it from. Names words that are spelt alike.
-            OSError: nothing tells which words the rows are of.
+            OSError, ValueError: no such file beside the weights, or one of another vocabulary.
         """
         if isinstance(words, str):
             raise TypeError(f"encode takes a list of words, such as [{words!r}]")
         self._read_vocabulary()
-        ids = [self._numbers.get(word) for word in words]
-        unseen = [word for word, number in zip(words, ids, strict=True) if number is None]
+        unseen = [word for word in dict.fromkeys(words) if word not in self._numbers]
         rows = dict(zip(unseen, self._subwords(unseen), strict=True))
         for word, own in rows.items():
             if not own:
                 close = difflib.get_close_matches(word, self._numbers, n=3, cutoff=0.5)
                 hint = f"; did you mean {', '.join(map(repr, close))}?" if close else ""
                 raise KeyError(f"{word!r} is none of the {self.config.vocab_size:,} words{hint}")
-        vectors = self.input_embeddings.weight.new_empty(len(ids), self.config.hidden_size)
-        seen = torch.tensor([number is not None for number in ids], dtype=torch.bool, device=self.device)
-        known = torch.tensor([number for number in ids if number is not None], dtype=torch.int64, device=self.device)
-        sums, sizes = self.word_sums(known)
+        seen = torch.tensor([word not in rows for word in words], dtype=torch.bool, device=self.device)
+        ids = torch.tensor([self._numbers.get(word, 0) for word in words], dtype=torch.int64, device=self.device)
+        sums, sizes = self.word_sums(ids[seen])
+        vectors = sums.new_empty(len(words), self.config.hidden_size)
         vectors[seen] = sums / sizes[:, None]
-        if unseen:
-            own = torch.tensor([row for word in unseen for row in rows[word]], device=self.device)
-            sizes = torch.tensor([len(rows[word]) for word in unseen], device=self.device)
-            sums = F.embedding_bag(own, self.input_embeddings.weight, sizes.cumsum(0) - sizes, mode="sum")
-            vectors[~seen] = sums / sizes[:, None]
+        for place in (~seen).nonzero()[:, 0].tolist():
+            vectors[place] = self.input_embeddings.weight[rows[words[place]]].mean(0)
         return vectors
 
     def _read_vocabulary(self) -> None:
         """The words and pieces that lie beside the weights, in a folder or on the Hub, unless they are known."""
-        if self._numbers is None:
-            with open(self._beside("tokenizer.json"), encoding="utf-8") as file:
-                numbers = json.load(file)["model"]["vocab"]
-            words = {word: number for word, number in numbers.items() if number < self.config.vocab_size}  # no [UNK]
-            if len(words) != self.config.vocab_size:
-                raise ValueError(f"tokenizer.json has {len(words)} words, the model {self.config.vocab_size}")
-            if self.config.subwords == "bpe":
-                self._pieces = PreTrainedTokenizerFast(tokenizer_file=self._beside("pieces.json"))
-            self._numbers = words
+        if self._numbers is not None:
+            return
+        with open(self._beside("tokenizer.json"), encoding="utf-8") as file:
+            numbers = json.load(file)["model"]["vocab"]
+        words = {word: number for word, number in numbers.items() if number < self.config.vocab_size}  # no [UNK]
+        if len(words) != self.config.vocab_size:
+            raise ValueError(f"tokenizer.json has {len(words)} words, the model {self.config.vocab_size}")
+        if self.config.subwords == "bpe":
+            self._pieces = PreTrainedTokenizerFast(tokenizer_file=self._beside("pieces.json"))
+        self._numbers = words
 
     def _beside(self, name: str) -> str:
         source = self.config._name_or_path

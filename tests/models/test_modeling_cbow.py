@@ -224,7 +224,7 @@ def test_closed_forms():
     assert softmax(torch.tensor([[6, 7]]), torch.tensor([1])).loss.item() == pytest.approx(math.log(8))
 
 
-def test_encode_falls_back_on_subwords_or_names_near_words(pieces):
+def test_encode_falls_back_on_subwords_or_names_near_words(pieces, tmp_path):
     weight = (model := make(subwords="ngrams")).cbow.input_embeddings.weight.detach()
     vectors = model.word_vectors()
     got = model.encode(["cat", "cats", "mat", "cats"])
@@ -236,10 +236,14 @@ def test_encode_falls_back_on_subwords_or_names_near_words(pieces):
     weight = (model := make(pieces, subwords="bpe")).cbow.input_embeddings.weight.detach()
     own = weight[[8 + pieces.convert_tokens_to_ids(piece) for piece in ("mat", "c", "at")]].mean(0)
     torch.testing.assert_close(model.encode(["matcat"])[0], own)
-    with pytest.raises(KeyError, match="'жук' is none of the 8 words"):
-        model.encode(["cat", "жук"])  # no piece has its letters
+    with pytest.raises(KeyError, match="'зуб' is none of the 8 words"):
+        model.encode(["cat", "зуб"])  # no piece has its letters
     with pytest.raises(KeyError, match="'cta' is none of the 8 words; did you mean 'cat', 'a'"):
         make().encode(["mat", "cta"])
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"cat": 0}}}))
+    make().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"tokenizer.json has 1 words, the model 8"):
+        AutoModel.from_pretrained(tmp_path).encode(["cat"])
     with pytest.raises(TypeError, match=r"a list of words, such as \['cat'\]"):
         model.encode("cat")
     with pytest.raises(OSError, match="was not loaded from a folder"):
