@@ -8,6 +8,8 @@ from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadMode
 
 from hfssl.hub import write_model_card
 from hfssl.models import (
+    CBOWConfig,
+    CBOWForPreTraining,
     ColorizationConfig,
     ColorizationForPreTraining,
     ContextEncoderConfig,
@@ -42,6 +44,10 @@ def save_context_encoder(folder):
     ContextEncoderForPreTraining(ContextEncoderConfig(**TINY_RESNET, overlap=2)).save_pretrained(folder)
 
 
+def save_cbow(folder):
+    CBOWForPreTraining(CBOWConfig(vocab_size=3, hidden_size=4)).save_pretrained(folder)
+
+
 def save_bert(folder):
     config = BertConfig(vocab_size=300, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
     BertForMaskedLM(config).save_pretrained(folder)
@@ -55,7 +61,7 @@ def test_a_card_says_whether_labels_were_used(tmp_path):
         assert f"Pretrained from scratch, {says}, with hfssl" in (tmp_path / "README.md").read_text()
 
 
-@pytest.mark.parametrize("save", [save_gpt, save_bert, save_simclr, save_colorization, save_context_encoder])
+@pytest.mark.parametrize("save", [save_gpt, save_bert, save_cbow, save_simclr, save_colorization, save_context_encoder])
 def test_a_card_says_what_was_done_and_how_to_load_it(tmp_path, save, monkeypatch):
     folder = tmp_path / "model"
     save(folder)

@@ -18,6 +18,7 @@ LOADERS = {  # those with a tokenizer, and the Hub's task
     "bert": "fill-mask",
     "hfssl_tagger": "token-classification",
     "hfssl_hashing": "feature-extraction",
+    "cbow": "feature-extraction",
 }
 _HEADS = {
     "ForMaskedLM": "AutoModelForMaskedLM",
@@ -34,6 +35,8 @@ PAPERS = {
     "gpt2": "Radford et al. 2019, Language Models are Unsupervised Multitask Learners",
     "llama": "Touvron et al. 2023, LLaMA: Open and Efficient Foundation Language Models, https://huggingface.co/papers/2302.13971",
     "bert": "Devlin et al. 2019, BERT: Pre-training of Deep Bidirectional Transformers, https://huggingface.co/papers/1810.04805",
+    "cbow": "Mikolov et al. 2013, Efficient Estimation of Word Representations in Vector Space, "
+    "https://huggingface.co/papers/1301.3781",
     "hfssl_colorization": "Larsson et al. 2016, Learning Representations for Automatic Colorization, "
     "https://huggingface.co/papers/1603.06668",
     "hfssl_context_encoder": "Pathak et al. 2016, Context Encoders: Feature Learning by Inpainting, "
@@ -74,6 +77,12 @@ def loading_code(folder: str | Path, repository: str | None = None) -> str:
         )
     config = json.loads((folder / "config.json").read_text())
     model_type, remote = str(config.get("model_type", "")), "auto_map" in config
+    if model_type == "cbow":
+        return (
+            "from transformers import AutoModel\n"
+            f'model = AutoModel.from_pretrained("{name}", trust_remote_code=True)  # with model.encode(["word"])\n'
+            f'# the mean of a text\'s words: sentence_transformers.SentenceTransformer("{name}").encode(["a text"])'
+        )
     if model_type in LOADERS or (not remote and "architectures" in config):
         helper = _helper(folder)
         auto_class = _auto_class(config)
@@ -172,7 +181,7 @@ def _head(folder: Path) -> str:
     config = json.loads((folder / "config.json").read_text()) if (folder / "config.json").exists() else {}
     model_type = str(config.get("model_type", ""))
     head, own = _auto_class(config), ["hfssl", "self-supervised", model_type]
-    if model_type.startswith("hfssl_") and "auto_map" in config:
+    if "auto_map" in config and (model_type.startswith("hfssl_") or model_type == "cbow"):
         tag, tags = LOADERS.get(model_type, "image-feature-extraction"), own
     elif model_type in LOADERS and head in ("AutoModelForCausalLM", "AutoModelForMaskedLM"):
         tag, tags = LOADERS[model_type], own
