@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -160,8 +161,7 @@ class CBOWModel(CBOWPreTrainedModel):
             pieces: with "bpe", the tokenizer that cuts a word, which stands alone, without a space before it.
 
         Raises:
-            ValueError: their number is not the config's, a word comes twice, pieces are missing or too many, or a word
-                has none.
+            ValueError: their numbers are not the config's, a word comes twice or has no pieces.
         """
         config = self.config
         numbers = {word: number for number, word in enumerate(words)}
@@ -173,28 +173,29 @@ class CBOWModel(CBOWPreTrainedModel):
         self._numbers, self._pieces = numbers, pieces
         if config.subwords == "none":
             return
-        rows = self._subwords(words)
-        if config.subwords == "ngrams":
-            rows = [[number, *own] for number, own in enumerate(rows)]
-        for word, own in zip(words, rows, strict=True):
-            if not own:
+        rows, offsets, ngrams = array("q"), array("q", [0]), config.subwords == "ngrams"
+        for number, (word, own) in enumerate(zip(words, self._subwords(words), strict=True)):
+            if ngrams:
+                rows.append(number)
+            elif not own:
                 raise ValueError(f"the tokenizer cuts {word!r} into no pieces")
-        device = self.subword_offsets.device
-        offsets = torch.tensor([0, *map(len, rows)]).cumsum(0)
-        self.subword_offsets = offsets.to(device)
-        self.subword_rows = torch.tensor([row for own in rows for row in own], dtype=torch.int64, device=device)
-        config.subword_entries = int(offsets[-1])
+            rows.extend(own)
+            offsets.append(len(rows))
+        self.subword_rows = torch.frombuffer(rows, dtype=torch.int64).to(self.device, copy=True)
+        self.subword_offsets = torch.frombuffer(offsets, dtype=torch.int64).to(self.device, copy=True)
+        config.subword_entries = len(rows)
 
-    def _subwords(self, words: Sequence[str]) -> list[list[int]]:
+    def _subwords(self, words: Sequence[str]) -> Iterator[list[int]]:
         """The rows of each word's n-grams or pieces."""
-        config = self.config
+        config, first = self.config, self.config.vocab_size  # a config's attributes are slow to read
         if config.subwords == "ngrams":
-            found = (ngram_rows(word, config.min_n, config.max_n, config.buckets) for word in words)
+            setting = (config.min_n, config.max_n, config.buckets)
+            found = (ngram_rows(word, *setting) for word in words)
         elif config.subwords == "bpe" and words:
             found = self._pieces(list(words), add_special_tokens=False)["input_ids"]
         else:
             found = [[]] * len(words)
-        return [[config.vocab_size + row for row in rows] for rows in found]
+        return ([first + row for row in rows] for rows in found)
 
     def word_sums(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The sums of the rows of words, and how many they are.
@@ -374,7 +375,7 @@ class CBOWForPreTraining(CBOWPreTrainedModel):
                 [F.softplus(-scores[:, :1]), F.softplus(scores[:, 1:])], 1
             )  # softplus(-s) = -ln sigma(s)
             loss = losses.masked_fill(ids < 0, 0).sum() / len(ids)
-        output = CBOWOutput(loss=loss, context_vectors=vectors)
+        output = CBOWOutput(loss, vectors)
         return output if return_dict else output.to_tuple()
 
     def context_vectors(self, context_ids: torch.Tensor) -> torch.Tensor:
