@@ -118,6 +118,12 @@ def tags(context: typer.Context) -> None:
     _run_on_model("eval/run_tags.py", context.args)
 
 
+@app.command("words", context_settings=PASSES_ON)
+def word_vectors(context: typer.Context) -> None:
+    """What word vectors know: hfssl words MODEL --analogies FILE --similarity FOLDER (beside random vectors)."""
+    _run_on_model("eval/run_words.py", context.args)
+
+
 @app.command(context_settings=PASSES_ON)
 def perplexity(context: typer.Context) -> None:
     """How well a GPT or BERT knows a text: hfssl perplexity MODEL --eval_text_path TEXT (bits a byte, accuracy)."""

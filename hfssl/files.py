@@ -4,7 +4,26 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+
+@contextmanager
+def staged(path: str | Path) -> Iterator[Path]:
+    """The name of a file to write, in the folder of `path`, made if need be; it takes its place when the block ends.
+
+    Raises:
+        OSError: the folder or the file cannot be written; nothing half-written is left, whatever the block raises.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        yield staging
+        os.replace(staging, path)
+    finally:
+        staging.unlink(missing_ok=True)
 
 
 def write_whole(path: str | Path, content: str | bytes) -> Path:
@@ -13,15 +32,9 @@ def write_whole(path: str | Path, content: str | bytes) -> Path:
     Raises:
         OSError: it cannot be written; nothing half-written is left.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
+    with staged(path) as staging:
         staging.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(staging, path)
-    finally:
-        staging.unlink(missing_ok=True)
-    return path
+    return Path(path)
 
 
 def is_missing_folder(name: str) -> bool:

@@ -75,6 +75,19 @@ def interval(draws: np.ndarray, confidence: float = CONFIDENCE) -> Interval:
     return Interval(float(low), float(high))
 
 
+def bootstrap_share(right: int, total: int, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
+    """Bootstrap draws (draws,) of the share of `right` ones among `total` items."""
+    return np.random.default_rng(seed).binomial(total, right / total, size=draws) / total
+
+
+def bootstrap_spearman(found: np.ndarray, truth: np.ndarray, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
+    """Bootstrap draws (draws,) of Spearman's correlation of two arrays (N,), over their N pairs."""
+    patterns, occurrences = _patterns(np.stack([found, truth], axis=1)[:, None].astype(float))  # (P, 1, 2)
+    total = len(found)
+    weights = np.random.default_rng(seed).multinomial(total, occurrences / total, size=draws)  # (B, P)
+    return _spearman(patterns, weights)[:, 0]
+
+
 def paired_permutation(
     task: Task,
     splits: Mapping[str, SplitData],
