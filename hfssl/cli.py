@@ -144,14 +144,19 @@ def superglue(context: typer.Context) -> None:
 
 @app.command()
 def export(
-    model: Annotated[str, typer.Argument(help="A folder or a Hub id of an encoder that hfssl trained.")],
-    out: Annotated[str, typer.Option("--out", "--output_dir", "--output-dir", help="The folder to write.")],
-    format: Annotated[str, typer.Option(help="timm: loads with timm.create_model and without remote code.")] = "timm",
+    model: Annotated[str, typer.Argument(help="A folder or a Hub id of a model that hfssl trained; a vectors file.")],
+    out: Annotated[
+        str,
+        typer.Option("--out", "--output_dir", "--output-dir", help="The folder to write, of word vectors the file."),
+    ],
+    format: Annotated[
+        str, typer.Option(help="timm, for an encoder of images; word2vec, word2vec-bin, fasttext (.vec), for words.")
+    ] = "timm",
 ) -> None:
-    """Write an encoder in another form: hfssl export out/simclr --format timm --out out/simclr-timm."""
-    from hfssl.export import export_encoder
+    """Write a model in another form: hfssl export out/simclr --format timm --out out/simclr-timm."""
+    from hfssl.export import export_model
 
-    exits_on_bad_input(export_encoder)(model, format, out)
+    exits_on_bad_input(export_model)(model, format, out)
 
 
 @app.command()

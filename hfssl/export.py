@@ -1,7 +1,13 @@
-"""`hfssl export`: an encoder in timm's format, which loads without hfssl and without remote code.
+"""`hfssl export`: models in formats that load without hfssl and without remote code.
 
-timm.create_model("local-dir:DIR", pretrained=True), or "hf-hub:ORG/NAME" once it is pushed
-transformers.AutoModel.from_pretrained("DIR"), a TimmWrapperModel
+An encoder in timm's format:
+
+    timm.create_model("local-dir:DIR", pretrained=True)  # or "hf-hub:ORG/NAME" once it is pushed
+    transformers.AutoModel.from_pretrained("DIR")  # a TimmWrapperModel
+
+Word vectors in word2vec's text and binary formats and as fastText's .vec:
+
+    gensim.models.KeyedVectors.load_word2vec_format("FILE", binary=False)
 """
 
 from __future__ import annotations
@@ -18,26 +24,62 @@ from safetensors.torch import save_file
 
 from hfssl.errors import InputError, nearest, one_line
 from hfssl.evaluation.encoders import load_encoder
+from hfssl.evaluation.vector_files import BINARY, FASTTEXT, read_vectors, write_vectors
+from hfssl.evaluation.vector_files import FORMATS as VECTOR_FORMATS
 from hfssl.models.backbone import BackboneConfig, backbone_arguments
 
 logger = logging.getLogger(__name__)
 
-FORMATS = ("timm",)
+FORMATS = ("timm", *VECTOR_FORMATS)
 
 
-def export_encoder(source: str, format: str, out: str | Path) -> None:
+def export_model(source: str, format: str, out: str | Path) -> None:
+    """Writes a model in one of `FORMATS`: see `export_encoder` and `export_vectors`.
+
+    Raises:
+        InputError: an unknown format, or what those two raise.
+    """
+    if format not in FORMATS:
+        raise InputError(f"unknown format {format!r}: one of {', '.join(FORMATS)}{nearest(format, FORMATS)}")
+    if format in VECTOR_FORMATS:
+        export_vectors(source, format, out)
+    else:
+        export_encoder(source, out)
+
+
+def export_vectors(source: str, format: str, out: str | Path) -> None:
+    """Writes the word vectors of a model or of a file; of n-grams or pieces each word's mean.
+
+    Args:
+        source: what `read_vectors` takes.
+        format: one of its formats, see `write_vectors`.
+        out: a file that is not there.
+
+    Raises:
+        InputError: no word vectors there, a file in the way, or a word with white space in it.
+    """
+    if Path(out).exists():
+        raise InputError(f"{out} is there already; give the name of a new file as --out")
+    vectors = read_vectors(source)
+    write_vectors(vectors, out, format)
+    logger.info(
+        "%s words of width %s are in %s: gensim.models.KeyedVectors.load_word2vec_format('%s', binary=%s)",
+        f"{len(vectors):,}", vectors.width, out, out, format == BINARY,
+    )  # fmt: skip
+    if format == FASTTEXT:
+        logger.info("This is fastText's .vec; its .bin, which has the n-grams' vectors too, is not written")
+
+
+def export_encoder(source: str, out: str | Path) -> None:
     """Writes config.json, model.safetensors and README.md, after they gave the encoder's features bit for bit.
 
     Args:
         source: a folder or Hub id of a model with a `BackboneConfig`.
-        format: one of `FORMATS`.
         out: a folder that is not there or is empty.
 
     Raises:
-        InputError: an unknown format, no such model, one that timm cannot build by name, or a folder in use.
+        InputError: no such model, one that timm cannot build by name, or a folder in use.
     """
-    if format not in FORMATS:
-        raise InputError(f"unknown format {format!r}: one of {', '.join(FORMATS)}{nearest(format, FORMATS)}")
     out = Path(out)
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise InputError(f"{out} is not empty; give another --out")

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from hfssl.errors import InputError
 from hfssl.evaluation.encoders import load_encoder
 from hfssl.evaluation.features import extract_features
-from hfssl.export import export_encoder
+from hfssl.export import export_encoder, export_model
 from hfssl.models import CPCConfig, CPCForPreTraining, SimCLRConfig, SimCLRForPreTraining
 from tests.conftest import TINY_RESNET
 from tests.without_hfssl import REFUSE_HFSSL
@@ -54,7 +54,7 @@ def test_the_same_features_by_timm_and_transformers_without_hfssl(tmp_path):
     pixels, expected = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1)), {}
     for name, settings in {"resnet": TINY_RESNET, "vit": VIT}.items():
         model = saved(tmp_path / f"{name}-hfssl", SimCLRConfig(**settings))
-        export_encoder(str(tmp_path / f"{name}-hfssl"), "timm", tmp_path / name)
+        export_encoder(str(tmp_path / f"{name}-hfssl"), tmp_path / name)
         assert {path.name for path in (tmp_path / name).iterdir()} == {"config.json", "model.safetensors", "README.md"}
         with torch.no_grad():
             expected[name] = model.simclr(pixels).pooler_output
@@ -71,20 +71,20 @@ def test_the_same_features_by_timm_and_transformers_without_hfssl(tmp_path):
 def test_what_timm_cannot_build_by_name_is_refused_and_nothing_is_left(tmp_path):
     saved(tmp_path / "cifar", SimCLRConfig(**TINY_RESNET, stem="cifar"))
     with pytest.raises(InputError, match="no name for a resnet10t with the stem 'cifar'"):
-        export_encoder(str(tmp_path / "cifar"), "timm", tmp_path / "out")
+        export_encoder(str(tmp_path / "cifar"), tmp_path / "out")
     cpc = CPCConfig(**TINY_RESNET | {"image_size": 64}, patch_size=32, patch_stride=16, prediction_steps=1)
     saved(tmp_path / "cpc", cpc, CPCForPreTraining)
     with pytest.raises(InputError, match=r"cannot build|alone would give other features"):
-        export_encoder(str(tmp_path / "cpc"), "timm", tmp_path / "out")
+        export_encoder(str(tmp_path / "cpc"), tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"cifar", "cpc"}
 
 
 def test_bad_input(tmp_path):
-    with pytest.raises(InputError, match="unknown format 'tim': one of timm; did you mean 'timm'"):
-        export_encoder("model", "tim", tmp_path / "out")
+    with pytest.raises(InputError, match=r"unknown format 'tim': one of timm, word2vec, .*; did you mean 'timm'"):
+        export_model("model", "tim", tmp_path / "out")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     with pytest.raises(InputError, match="is not empty"):
-        export_encoder("model", "timm", tmp_path / "full")
+        export_encoder("model", tmp_path / "full")
     with pytest.raises(InputError, match="is no encoder of hfssl, ResNet instead"):
-        export_encoder("random:resnet10t", "timm", tmp_path / "out")
+        export_encoder("random:resnet10t", tmp_path / "out")

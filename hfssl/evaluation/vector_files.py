@@ -244,7 +244,20 @@ def _without_repeats(
 def _read_model(source: str, trust_remote_code: bool) -> WordVectors:
     if is_missing_folder(source):
         raise InputError(f"no model or file {source!r}")
-    raise InputError(f"{source!r} holds no word vectors")
+    from hfssl.evaluation.tag_report import load_with_tokenizer
+
+    model, tokenizer = load_with_tokenizer(source, trust_remote_code)
+    if not hasattr(model, "word_vectors"):
+        raise InputError(f"{source!r} holds no word vectors: it is {type(model).__name__}")
+    words = {number: word for word, number in tokenizer.get_vocab().items()}
+    if missing := [row for row in range(model.config.vocab_size) if row not in words]:
+        raise InputError(f"the tokenizer of {source!r} has no word for {len(missing):,} of its vectors")
+    counts = model.cbow.counts.numpy()
+    return WordVectors(
+        [words[row] for row in range(model.config.vocab_size)],
+        model.word_vectors().numpy(),
+        counts if counts.any() else None,
+    )
 
 
 def write_vectors(vectors: WordVectors, path: str | Path, format: str = TEXT) -> Path:

@@ -220,15 +220,15 @@ def words_tables(result: WordResult, title: str):
         if not (rows := [row for row in trained if row.kind == kind]):
             continue
         heading = f"{rows[0].test}: {unit}" if kind == ANALOGIES else unit
-        tables.append(Table("", title=f"{title}\n{heading}", title_justify="left"))
+        tables.append(Table("", title=heading if tables else f"{title}\n{heading}", title_justify="left"))
         for name in ("known", "of", "score", "95 %", "random"):
             tables[-1].add_column(name, justify="right")
-        sums = [row.part for row in rows if row.part in SUMS]
         for row, following in zip_longest(rows, rows[1:]):
             name = row.part if kind == ANALOGIES else row.test
+            between = f"{_percent(row.low)}–{_percent(row.high)}"
             tables[-1].add_row(
-                name, f"{row.known:,}", f"{row.total:,}", _percent(row.score), f"{_percent(row.low)}–{_percent(row.high)}",
-                _percent(anchors[row.test, row.part]), end_section=following is not None and following.part == sums[0],
+                name, f"{row.known:,}", f"{row.total:,}", _percent(row.score), between,
+                _percent(anchors[row.test, row.part]), end_section=row.part not in SUMS and following.part in SUMS,
             )  # fmt: skip
     if tables:
         tables[-1].caption, tables[-1].caption_justify = result.protocol, "left"

@@ -19,7 +19,9 @@ class SuiteArguments:
     """Which model, tasks and data; how often; what is written."""
 
     model: str = field(
-        metadata={"help": "A folder or Hub id that from_pretrained takes, or builtin-demo, -cbow, -bilstm."}
+        metadata={
+            "help": "What from_pretrained takes (a folder, a Hub id); word vectors; builtin-demo, -cbow, -bilstm."
+        }
     )
     out: str | None = field(
         default=None,

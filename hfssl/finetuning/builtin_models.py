@@ -55,7 +55,7 @@ def make_builtin(name: str, texts: Iterable[str], folder: Path) -> Path:
         encoder = name.removeprefix("builtin-")
         width = {"hidden_size": 512} if encoder == "bilstm" else {}
         model = SentenceModel(SentenceConfig(vocab_size=len(tokenizer), encoder=encoder, **width))
-    return _save(model, tokenizer, folder)
+    return save_whole(model, tokenizer, folder)
 
 
 def make_bert(texts: Iterable[str], folder: Path, vocab_size: int, hidden_size: int, **size: int) -> Path:
@@ -68,10 +68,11 @@ def make_bert(texts: Iterable[str], folder: Path, vocab_size: int, hidden_size: 
     with torch.random.fork_rng(devices=[]):
         set_seed(0)
         model = BertModel(config)
-    return _save(model, tokenizer, folder)
+    return save_whole(model, tokenizer, folder)
 
 
-def _save(model, tokenizer, folder: Path) -> Path:
+def save_whole(model, tokenizer, folder: Path) -> Path:
+    """Saves both; the folder appears whole, whoever makes the same at the same time."""
     staging = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     try:
         with quiet_transformers():

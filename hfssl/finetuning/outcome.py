@@ -29,6 +29,7 @@ from hfssl.files import write_whole
 from hfssl.finetuning.builtin_models import BASELINES
 from hfssl.finetuning.loop import confidence, decode
 from hfssl.finetuning.suite import Run, Suite, best_run, read_logits
+from hfssl.finetuning.word_vectors import SAID
 
 FORMAT = "hfssl-nlu-predictions"
 
@@ -111,7 +112,7 @@ def make_result(suite: Suite, tasks: dict[str, TaskRuns]) -> ModelResult:
         part="dev",
         tasks={name: _task_result(suite, one) for name, one in scored.items()},
         protocol=_protocol(suite),
-        kind="baseline" if suite.args.model in BASELINES else "single",
+        kind="baseline" if suite.args.model in BASELINES or suite.has_word_vectors else "single",
         synthetic=any(data.synthetic for one in tasks.values() for data in one.splits.values()),
         weights=suite.source.fingerprint,
         versions={"hfssl": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
@@ -207,9 +208,11 @@ def _protocol(suite: Suite) -> str:
     ]  # fmt: skip
     if suite.args.search:
         parts.append("The settings are the best on dev of the recipe's grid, tried on the first seed.")
-    if loop.freeze_encoder:
+    if suite.has_word_vectors:
+        parts.append(SAID)
+    elif loop.freeze_encoder:
         parts.append("The encoder is frozen; the head alone learns.")
-    if not suite.source.pretrained:
+    if not (suite.source.pretrained or suite.has_word_vectors):
         parts.append("The model was never pretrained.")
     return " ".join(parts)
 

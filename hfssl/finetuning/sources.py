@@ -36,7 +36,7 @@ class Source:
         positions: tokens that it takes at most.
         takes_types: its forward takes token types of two kinds.
         fingerprint: of config, weights and tokenizer.
-        pretrained: False for ours, which saw nothing but the task.
+        pretrained: False for what is made on the spot, for which no paper has a recipe.
         separator: whether a pair's texts were joined by our own template, and with which token.
     """
 

@@ -41,6 +41,7 @@ from hfssl.finetuning.plan import Job, make_job, trained_tasks
 from hfssl.finetuning.recipes import Recipe, Settings, find_recipe
 from hfssl.finetuning.saved_models import SavedModels
 from hfssl.finetuning.sources import Source, open_source
+from hfssl.finetuning.word_vectors import FOLDER, are_word_vectors, make_sentence_model
 from hfssl.training.ledger import Ledger
 
 logger = logging.getLogger(__name__)
@@ -55,11 +56,15 @@ class Suite:
         InputError: on all that would fail later: an unknown task, missing data, no model, a head that does not fit.
 
     Attributes:
+        has_word_vectors: the model is the mean of frozen word vectors under a linear layer.
         tasks: those asked for, diagnostic sets too; `trained` have a model of their own.
         data: by task, its splits by name.
     """
 
     def __init__(self, suite: str, args: SuiteArguments, loop: LoopArguments):
+        self.has_word_vectors = are_word_vectors(args.model)
+        if self.has_word_vectors:
+            loop = dataclasses.replace(loop, freeze_encoder=True)
         self.suite, self.args, self.loop = suite, args, loop
         self.out = Path(args.out or f"out/{suite}-{Path(args.model).name}").expanduser()
         self.tasks = select_tasks(suite, args.tasks)
@@ -129,6 +134,8 @@ class Suite:
         name, made = self.args.model, None
         if name in BUILTIN:
             made = make_builtin(name, self._training_texts(), self.out / self._builtin_folder(name))
+        elif self.has_word_vectors:
+            made = make_sentence_model(name, self.out)
         return open_source(name, self.loop.trust_remote_code, made)
 
     def _builtin_folder(self, name: str) -> str:
@@ -318,7 +325,7 @@ def _check_folder(out: Path, suite: str) -> None:
     others = [name for name in ("glue", "superglue") if name != suite and (out / f"{name}_dev.json").exists()]
     if others:
         raise InputError(f"{out} holds results of {others[0]}; give {suite} another --out")
-    ours = ("ledger.jsonl", "builtin-", ".builtin-")
+    ours = ("ledger.jsonl", "builtin-", ".builtin-", FOLDER, f".{FOLDER}")
     if not any(path.name.startswith(ours) for path in out.iterdir()):
         raise InputError(f"{out} is not empty and holds no results of hfssl {suite}; give another --out")
 

@@ -22,9 +22,10 @@ class SentenceConfig(PreTrainedConfig):
         encoder: "cbow" (the mean of the embeddings) or "bilstm".
         embedding_dim: width of the word vectors (300 in the paper, as GloVe's).
         hidden_size: width of a token's vector: `embedding_dim` for cbow, twice the LSTM's for bilstm.
-        classifier_dim: of the hidden layer on the pair's features (512 in the paper).
+        classifier_dim: of the hidden layer on the pair's features (512 in the paper); 0: a linear layer alone.
         dropout: on the word vectors and on the features (0.2 in the paper).
         initializer_range: standard deviation of new weights, near that of trained word vectors.
+        uncounted_tokens: the first so many ids are left out of a sentence's vector: special tokens, unknown words.
 
     Raises:
         ValueError: an unknown encoder or a width that does not fit it.
@@ -40,6 +41,7 @@ class SentenceConfig(PreTrainedConfig):
     classifier_dim: int = 512
     dropout: float = 0.2
     initializer_range: float = 0.1
+    uncounted_tokens: int = 0
     pad_token_id: int | None = 0
 
     def __post_init__(self, **kwargs):
@@ -113,7 +115,7 @@ class SentenceModel(SentencePreTrainedModel):
 
 
 class SentenceForSequenceClassification(SentencePreTrainedModel):
-    """CBoW or BiLSTM under GLUE's classifier."""
+    """CBoW or BiLSTM under GLUE's classifier, or under a linear one."""
 
     _auto_class = "AutoModelForSequenceClassification"
     model_tags = SentenceModel.model_tags
@@ -122,13 +124,11 @@ class SentenceForSequenceClassification(SentencePreTrainedModel):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.sentence = SentenceModel(config)
-        self.classifier = nn.Sequential(
-            nn.Dropout(config.dropout),
-            nn.Linear(4 * config.hidden_size, config.classifier_dim),
-            nn.Tanh(),
-            nn.Dropout(config.dropout),
-            nn.Linear(config.classifier_dim, config.num_labels),
-        )
+        hidden = [] if config.classifier_dim == 0 else [
+            nn.Linear(4 * config.hidden_size, config.classifier_dim), nn.Tanh(), nn.Dropout(config.dropout),
+        ]  # fmt: skip
+        width = config.classifier_dim or 4 * config.hidden_size
+        self.classifier = nn.Sequential(nn.Dropout(config.dropout), *hidden, nn.Linear(width, config.num_labels))
         self.post_init()
 
     def forward(
@@ -150,7 +150,8 @@ class SentenceForSequenceClassification(SentencePreTrainedModel):
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
         states = self.sentence(input_ids, mask).last_hidden_state  # (B, T, D)
-        u, v = (self._pooled(states, mask * (types == kind)) for kind in (0, 1))
+        counted = mask * (input_ids >= self.config.uncounted_tokens)
+        u, v = (self._pooled(states, counted * (types == kind)) for kind in (0, 1))
         logits = self.classifier(torch.cat([u, v, (u - v).abs(), u * v], dim=-1))
         loss = None
         if labels is not None and self.num_labels == 1:
