@@ -31,6 +31,7 @@ from hfssl.evaluation.vision_tables import (
     read_objectives,
     read_probe,
 )
+from hfssl.evaluation.word_tables import is_words, read_words, word_tables
 from hfssl.files import write_whole
 from hfssl.programs import program
 
@@ -38,8 +39,9 @@ TEMPLATES = Path(__file__).resolve().parent / "page"
 GENERATOR = "hfssl leaderboard"  # by this a folder is known as a site of ours
 TITLE = "hfssl leaderboard"
 LEAD = (
-    "What self-supervised models score on GLUE, SuperGLUE and vision probes. Rows marked ours were computed with "
-    "hfssl; all others are published figures with their sources. Development and test sets are separate tables."
+    "What self-supervised models score on GLUE, SuperGLUE, vision probes, analogies and word similarity. Rows marked "
+    "ours were computed with hfssl; all others are published figures with their sources. Development and test sets are "
+    "separate tables."
 )
 SPACE = f"""---
 title: {TITLE}
@@ -76,6 +78,7 @@ KINDS = (
          board_tables),
     Kind("hfssl probe", is_probe, read_probe, probe_tables),
     Kind("eval/compare_objectives.py", is_objectives, read_objectives, objective_tables),
+    Kind("hfssl words", is_words, read_words, word_tables),
 )  # fmt: skip
 
 

@@ -40,22 +40,22 @@ def read_probe(path) -> dict[str, Any]:
         InputError: a part is missing or is not what it must be.
     """
     content = read_json(path)
-    _need(isinstance(content.get("model"), str), path, "'model' is no name")
-    _need(_are_objects(content["rows"]), path, "'rows' is no list of results")
-    _need(isinstance(content["anchors"], list), path, "'anchors' is no list")
+    need(isinstance(content.get("model"), str), path, "'model' is no name")
+    need(are_objects(content["rows"]), path, "'rows' is no list of results")
+    need(isinstance(content["anchors"], list), path, "'anchors' is no list")
     data = content.get("data")
-    _need(isinstance(data, dict) and "train" in data and _are_objects([*data.values()]), path, "'data' names no images")
+    need(isinstance(data, dict) and "train" in data and are_objects([*data.values()]), path, "'data' names no images")
     for part, images in data.items():
         said = [images.get("source"), images.get("fingerprint")]
-        _need(all(isinstance(value, str) for value in said), path, f"the {part} images have no source or fingerprint")
+        need(all(isinstance(value, str) for value in said), path, f"the {part} images have no source or fingerprint")
     for number, row in enumerate(content["rows"], start=1):
         place = f"row {number}"
-        _need(all(isinstance(row.get(name), str) for name in TEXTS), path, f"{place} lacks one of {', '.join(TEXTS)}")
-        _need(row["test"] in data, path, f"{place}: no images {row['test']!r} in 'data'")
-        fractions = all(_is_number(row.get(name)) and 0 <= row[name] <= 1 for name in FRACTIONS)
-        _need(fractions, path, f"{place}: {', '.join(FRACTIONS)} must be fractions of 1")
-        _need(type(row.get("n")) is int and type(row.get("seeds")) is int, path, f"{place} lacks n or seeds")
-    _need(any(row["layer"] == "pooled" for row in content["rows"]), path, "no row is of the pooled features")
+        need(all(isinstance(row.get(name), str) for name in TEXTS), path, f"{place} lacks one of {', '.join(TEXTS)}")
+        need(row["test"] in data, path, f"{place}: no images {row['test']!r} in 'data'")
+        fractions = all(is_number(row.get(name)) and 0 <= row[name] <= 1 for name in FRACTIONS)
+        need(fractions, path, f"{place}: {', '.join(FRACTIONS)} must be fractions of 1")
+        need(type(row.get("n")) is int and type(row.get("seeds")) is int, path, f"{place} lacks n or seeds")
+    need(any(row["layer"] == "pooled" for row in content["rows"]), path, "no row is of the pooled features")
     return content
 
 
@@ -66,20 +66,20 @@ def read_objectives(path) -> dict[str, Any]:
         InputError: a part is missing or is not what it must be.
     """
     content = read_json(path)
-    _need(type(content["settings"]["images_seen"]) is int, path, "'images_seen' is no number")
-    _need(_are_objects(content.get("rows")), path, "'rows' is no list of arms")
+    need(type(content["settings"]["images_seen"]) is int, path, "'images_seen' is no number")
+    need(are_objects(content.get("rows")), path, "'rows' is no list of arms")
     for row in content["rows"]:
         arm, painting = row.get("arm"), row.get("painting", {})
-        _need(isinstance(arm, str) and type(row.get("seeds")) is int, path, "an arm has no name or no seeds")
-        _need(isinstance(painting, dict), path, f"{arm}: 'painting' is no object")
+        need(isinstance(arm, str) and type(row.get("seeds")) is int, path, "an arm has no name or no seeds")
+        need(isinstance(painting, dict), path, f"{arm}: 'painting' is no object")
         for name, value in row.items():
             numbers = value if _is_list(value, 4) else [value]
             if name not in ("arm", "painting"):
                 fault = f"{arm}: {name!r} is neither a number nor mean, low, high and deviation"
-                _need(all(map(_is_number, numbers)), path, fault)
-        _need(any(isinstance(value, list) for value in row.values()), path, f"{arm} has no score")
-        measured = all(_is_list(value, 2) and all(map(_is_number, value)) for value in painting.values())
-        _need(measured, path, f"{arm}: 'painting' holds what is not mean and deviation")
+                need(all(map(is_number, numbers)), path, fault)
+        need(any(isinstance(value, list) for value in row.values()), path, f"{arm} has no score")
+        measured = all(_is_list(value, 2) and all(map(is_number, value)) for value in painting.values())
+        need(measured, path, f"{arm}: 'painting' holds what is not mean and deviation")
     return content
 
 
@@ -193,7 +193,8 @@ def _labels(labels: str) -> str:
     return labels if labels.endswith("a class") else f"{labels} labels"
 
 
-def _are_objects(values: Any) -> bool:
+def are_objects(values: Any) -> bool:
+    """Whether a JSON value is a list of objects, with at least one."""
     return isinstance(values, list) and bool(values) and all(isinstance(value, dict) for value in values)
 
 
@@ -201,10 +202,12 @@ def _is_list(value: Any, length: int) -> bool:
     return isinstance(value, list) and len(value) == length
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a finite number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _need(holds: bool, path, fault: str) -> None:
+def need(holds: bool, path, fault: str) -> None:
+    """Raises InputError: the fault of the file, unless it holds."""
     if not holds:
         raise InputError(f"{path}: {fault}")

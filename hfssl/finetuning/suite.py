@@ -41,7 +41,7 @@ from hfssl.finetuning.plan import Job, make_job, trained_tasks
 from hfssl.finetuning.recipes import Recipe, Settings, find_recipe
 from hfssl.finetuning.saved_models import SavedModels
 from hfssl.finetuning.sources import Source, open_source
-from hfssl.finetuning.word_vectors import FOLDER, are_word_vectors, make_sentence_model
+from hfssl.finetuning.word_vectors import FOLDER, LEARNING_RATE, are_word_vectors, make_sentence_model
 from hfssl.training.ledger import Ledger
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class Suite:
     def __init__(self, suite: str, args: SuiteArguments, loop: LoopArguments):
         self.has_word_vectors = are_word_vectors(args.model)
         if self.has_word_vectors:
-            loop = dataclasses.replace(loop, freeze_encoder=True)
+            loop = dataclasses.replace(loop, freeze_encoder=True, learning_rate=loop.learning_rate or LEARNING_RATE)
         self.suite, self.args, self.loop = suite, args, loop
         self.out = Path(args.out or f"out/{suite}-{Path(args.model).name}").expanduser()
         self.tasks = select_tasks(suite, args.tasks)
