@@ -100,7 +100,9 @@ class WordVectors:
         from gensim.models import KeyedVectors
 
         made = KeyedVectors(self.width, count=0)
-        made.add_vectors(self.words, self.vectors, {} if self.counts is None else {"count": self.counts})
+        made.add_vectors(self.words, self.vectors)
+        if self.counts is not None:  # gensim 4.4's own `extras=` of add_vectors raises
+            made.expandos["count"] = np.array(self.counts)
         return made
 
 
