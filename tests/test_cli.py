@@ -94,6 +94,8 @@ def test_version_and_env_and_ls(run_command, hfssl_command):
         (["codes", "./nowhere"], "give either --dataset, or --train_file and --test_file"),
         (["hashes", "./nowhere", "--labelled_path", "nowhere"], "no such file: 'nowhere'"),
         (["tags", "./nowhere", "--tagged_path", "nowhere"], "no such file or folder: 'nowhere'"),
+        (["words", "./nowhere.vec", "--neighbours", "king"], "no model or file './nowhere.vec'"),
+        (["export", "./nowhere", "--format", "word2vec", "--out", "out/none"], "no model or file './nowhere'"),
         (["codes", "./nowhere", "--dataset", "builtin:digits"], "no model directory './nowhere'"),
         (["probe", "./nowhere"], "give either --dataset, or --train_file and --test_file"),
         (["tokenizer", "train", "--vocab_size", "100", "--output_dir", "out/none"], "vocab"),

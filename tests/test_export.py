@@ -1,8 +1,9 @@
-"""timm's format: what was written loads where hfssl does not exist, by timm and by transformers, to the same bits."""
+"""timm's format loads where hfssl does not exist, by timm and transformers, and vectors by gensim, to the same bits."""
 
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -11,7 +12,15 @@ from hfssl.errors import InputError
 from hfssl.evaluation.encoders import load_encoder
 from hfssl.evaluation.features import extract_features
 from hfssl.export import export_encoder, export_model
-from hfssl.models import CPCConfig, CPCForPreTraining, SimCLRConfig, SimCLRForPreTraining
+from hfssl.models import (
+    CBOWConfig,
+    CBOWForPreTraining,
+    CPCConfig,
+    CPCForPreTraining,
+    SimCLRConfig,
+    SimCLRForPreTraining,
+)
+from hfssl.tokenization import word_tokenizer
 from tests.conftest import TINY_RESNET
 from tests.without_hfssl import REFUSE_HFSSL
 
@@ -77,6 +86,25 @@ def test_what_timm_cannot_build_by_name_is_refused_and_nothing_is_left(tmp_path)
     with pytest.raises(InputError, match=r"cannot build|alone would give other features"):
         export_encoder(str(tmp_path / "cpc"), tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"cifar", "cpc"}
+
+
+def test_word_vectors_for_gensim(tmp_path, caplog):
+    from gensim.models import KeyedVectors
+
+    words = ["the", "straße", "don't"]
+    model = CBOWForPreTraining(CBOWConfig(vocab_size=3, hidden_size=4, subwords="ngrams", buckets=30))
+    model.set_vocabulary(words)
+    model.save_pretrained(tmp_path / "cbow")
+    word_tokenizer(words).save_pretrained(tmp_path / "cbow")
+    with caplog.at_level("INFO", "hfssl"):
+        for format in ("word2vec", "word2vec-bin", "fasttext"):
+            export_model(str(tmp_path / "cbow"), format, tmp_path / format)
+            loaded = KeyedVectors.load_word2vec_format(str(tmp_path / format), binary=format == "word2vec-bin")
+            assert loaded.index_to_key == words  # with the means of the n-grams, which stand in no file
+            assert np.array_equal(loaded.vectors, model.encode(words).numpy())
+    assert "load_word2vec_format" in caplog.text and "n-grams' vectors too, is not written" in caplog.text
+    with pytest.raises(InputError, match="word2vec is there already; give the name of a new file as --out"):
+        export_model(str(tmp_path / "cbow"), "word2vec", tmp_path / "word2vec")
 
 
 def test_bad_input(tmp_path):

@@ -225,7 +225,7 @@ def words_tables(result: WordResult, title: str):
             tables[-1].add_column(name, justify="right")
         for row, following in zip_longest(rows, rows[1:]):
             name = row.part if kind == ANALOGIES else row.test
-            between = f"{_percent(row.low)}–{_percent(row.high)}"
+            between = f"{_percent(row.low)}–{_percent(row.high)}" if np.isfinite(row.score) else ""
             tables[-1].add_row(
                 name, f"{row.known:,}", f"{row.total:,}", _percent(row.score), between,
                 _percent(anchors[row.test, row.part]), end_section=row.part not in SUMS and following.part in SUMS,

@@ -45,6 +45,17 @@ def test_logits_are_those_of_the_definition_whatever_the_padding(model):
         assert torch.allclose(single[0], reference(model, IDS[0], torch.zeros(6)), atol=1e-12)
 
 
+def test_a_linear_classifier_on_counted_tokens():
+    config = SentenceConfig(embedding_dim=8, hidden_size=8, uncounted_tokens=4, **SMALL | {"classifier_dim": 0})
+    model = SentenceForSequenceClassification(config).eval().double()
+    assert [type(part) for part in model.classifier] == [torch.nn.Dropout, torch.nn.Linear]
+    vectors = model.sentence.embeddings.weight
+    u, v = vectors[[7, 9]].mean(0), vectors[11]  # ids below 4 are special
+    with torch.no_grad():
+        expected = model.classifier(torch.cat([u, v, (u - v).abs(), u * v]))
+        assert torch.allclose(model(IDS, MASK, TYPES).logits[0], expected, atol=1e-12)
+
+
 def test_loss_and_what_learns(model):
     labels = torch.tensor([2, 0])
     loss = model(IDS, MASK, TYPES, labels=labels).loss
