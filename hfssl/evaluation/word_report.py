@@ -116,7 +116,7 @@ def evaluate_words(args: WordArguments) -> WordResult:
     rows += _rows(words.random_vectors(vectors, args.seed), RANDOM, args, sections, pairs)
     fingerprints = {one.name: _fingerprint([one.words, one.scores.tolist()]) for one in pairs}
     if args.analogies:
-        fingerprints[Path(args.analogies).stem] = _fingerprint([asdict(section) for section in sections])
+        fingerprints[Path(args.analogies).stem] = _fingerprint([[one.name, one.questions] for one in sections])
     result = WordResult(rows, neighbours, _protocol(args, vectors), fingerprints, vectors)
     try:
         if args.map:
