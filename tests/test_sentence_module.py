@@ -61,7 +61,8 @@ def test_the_files_are_a_static_embedding_of_the_words(tmp_path):
 
 
 def test_sentence_transformers_loads_it(tmp_path):
-    library = pytest.importorskip("sentence_transformers")
+    import sentence_transformers as library  # seconds to load, and only here
+
     save_sentence_module(tmp_path, WORDS, vectors())
     model = library.SentenceTransformer(str(tmp_path), device="cpu")
     got = model.encode(TEXTS, convert_to_tensor=True)
