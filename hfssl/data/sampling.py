@@ -6,7 +6,7 @@ processes. So a resumed run finds its place at once, however far it had come.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,50 @@ def permute(positions: np.ndarray, size: int, seed: int, epoch: int = 0) -> np.n
     return values.astype(np.int64)
 
 
+class LengthBuckets:
+    """A permutation of each pass that has samples of similar length side by side, so that batches need little padding.
+
+    The pass is permuted, cut into windows, a window sorted by length and cut into buckets; the buckets, and the samples
+    in each, come in an order of chance. Each sample comes once a pass, and a position needs its window alone.
+
+    Args:
+        lengths: of the samples, (N,).
+        bucket: samples in one, about; a few batches.
+    """
+
+    WINDOW = 64  # buckets
+
+    def __init__(self, lengths: np.ndarray, bucket: int):
+        self.lengths, self.bucket = lengths, bucket
+        windows = max(1, round(len(lengths) / (self.WINDOW * bucket)))
+        self._bounds = np.linspace(0, len(lengths), windows + 1).astype(np.int64)
+        self._held: tuple[Any, np.ndarray] = (None, np.empty(0, np.int64))
+
+    def order(self, positions: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+        """The samples at these positions of a pass; as `permute`."""
+        windows = np.searchsorted(self._bounds, positions, side="right") - 1
+        samples = np.empty_like(positions)
+        for window in np.unique(windows):
+            here = windows == window
+            samples[here] = self._window(seed, epoch, int(window))[positions[here] - self._bounds[window]]
+        return samples
+
+    def _window(self, seed: int, epoch: int, window: int) -> np.ndarray:
+        if self._held[0] != (seed, epoch, window):
+            first, end = self._bounds[window : window + 2]
+            samples = permute(np.arange(first, end), len(self.lengths), seed, epoch)
+            samples = samples[np.argsort(self.lengths[samples], kind="stable")]
+            buckets = np.array_split(samples, max(1, round(len(samples) / self.bucket)))
+
+            def shuffled(size: int, which: int) -> np.ndarray:
+                return permute(np.arange(size), size, int(hash_key(seed, epoch, window, which)))
+
+            order = shuffled(len(buckets), -1)
+            mixed = [buckets[number][shuffled(len(buckets[number]), number)] for number in order.tolist()]
+            self._held = (seed, epoch, window), np.concatenate(mixed)
+        return self._held[1]
+
+
 class OrderedBatches(Sampler[list[int]]):
     """The batches of one process: batch t of the global order is positions [t * G, (t + 1) * G), G the global batch.
 
@@ -73,11 +117,20 @@ class OrderedBatches(Sampler[list[int]]):
         rank, world_size: which share of each global batch is this process's.
         offset: of all positions; a run that goes on with another global batch has one, so that it goes on where it
             was and neither repeats nor leaves out a sample.
+        order: the permutation as a function of (positions, seed, pass); by default `permute`.
     """
 
     def __init__(
-        self, size: int, batch_size: int, seed: int | None = 0, rank: int = 0, world_size: int = 1, offset: int = 0
+        self,
+        size: int,
+        batch_size: int,
+        seed: int | None = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        offset: int = 0,
+        order: Callable[[np.ndarray, int, int], np.ndarray] | None = None,
     ):
+        self._order = order or (lambda positions, seed, epoch: permute(positions, size, seed, epoch))
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.rank, self.global_batch = rank, batch_size * world_size
         if self.global_batch > size:
@@ -100,7 +153,7 @@ class OrderedBatches(Sampler[list[int]]):
         if self.seed is not None:
             for epoch in np.unique(positions // self.size):  # a batch may straddle two passes
                 here = positions // self.size == epoch
-                keys[here] = epoch * self.size + permute(positions[here] % self.size, self.size, self.seed, int(epoch))
+                keys[here] = epoch * self.size + self._order(positions[here] % self.size, self.seed, int(epoch))
         return keys.tolist()
 
     def __iter__(self) -> Iterator[list[int]]:

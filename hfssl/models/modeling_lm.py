@@ -231,7 +231,10 @@ class _CausalTraining(_Training):
     def count_targets(cls, labels: torch.Tensor) -> torch.Tensor:
         return (labels[:, 1:] != IGNORED).sum()
 
-    def forward(self, input_ids=None, labels=None, num_items_in_batch=None, document_ids=None, **kwargs):
+    def forward(
+        self, input_ids=None, labels=None, num_items_in_batch=None, document_ids=None, source_labels=None,
+        source_weight=None, **kwargs,
+    ):  # fmt: skip
         """As the stock model; with labels the output has a `loss` and no logits.
 
         Args:
@@ -239,21 +242,44 @@ class _CausalTraining(_Training):
             num_items_in_batch: predicted tokens of the whole step; by default those of this batch.
             document_ids: (B, T), which document each token is of. Attention then stays inside a document and positions
                 count from its beginning. transformers derives the mask from positions that begin again.
+            source_labels, source_weight: (B, T) and a scalar: more labels, whose summed loss, so weighted, is added
+                before the mean over `labels` is taken (the source of a conditional model).
+            target_positions: (B, M), the positions whose next token is in `labels`; where a row has fewer than M, its
+                last position. The head then reads these alone.
         """
         _check_masks(document_ids, kwargs)
         if labels is None:
             return super().forward(input_ids, **self._apart(document_ids), **kwargs)
-        hidden, head, targets = self._predicted(input_ids, labels, document_ids, **kwargs)
-        total = linear_cross_entropy(hidden, head.weight, head.bias, targets)
+        positions = kwargs.pop("target_positions", None)
+        hidden = self._hidden(input_ids, document_ids, **kwargs)
+        rows, targets = self._read(hidden, labels, document_ids, positions)
+        total = linear_cross_entropy(rows, self.lm_head.weight, self.lm_head.bias, targets)
+        if source_labels is not None:
+            more = self._read(hidden, source_labels, document_ids)
+            total = total + source_weight * linear_cross_entropy(
+                more[0], self.lm_head.weight, self.lm_head.bias, more[1]
+            )
         return CausalLMOutput(loss=self._mean(total, (targets != IGNORED).sum(), num_items_in_batch))
 
-    def _predicted(self, input_ids, labels, document_ids=None, **kwargs):
-        kwargs |= {**self._apart(document_ids), "use_cache": False}
-        hidden = self.base_model(input_ids, **kwargs)[0]  # (B, T, D)
+    def _predicted(self, input_ids, labels, document_ids=None, target_positions=None, **kwargs):
+        kwargs = {name: value for name, value in kwargs.items() if not name.startswith("source_")}  # not predicted
+        rows, targets = self._read(
+            self._hidden(input_ids, document_ids, **kwargs), labels, document_ids, target_positions
+        )
+        return rows, self.lm_head, targets
+
+    def _hidden(self, input_ids, document_ids, **kwargs) -> torch.Tensor:
+        return self.base_model(input_ids, **kwargs | {**self._apart(document_ids), "use_cache": False})[0]  # (B, T, D)
+
+    def _read(self, hidden, labels, document_ids, positions=None) -> tuple[torch.Tensor, torch.Tensor]:
+        """The hidden states (N, D) that predict labels, and these (N,)."""
         if document_ids is not None:  # the first token of a document is predicted from nothing
             starts = nn.functional.pad(document_ids[:, 1:] != document_ids[:, :-1], (1, 0))
             labels = labels.masked_fill(starts, IGNORED)
-        return hidden[:, :-1].flatten(0, 1), self.lm_head, labels[:, 1:].flatten()
+        if positions is None:
+            return hidden[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+        targets = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED).gather(1, positions).flatten()
+        return hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1])).flatten(0, 1), targets
 
     def _apart(self, document_ids) -> dict[str, Any]:
         if document_ids is None:

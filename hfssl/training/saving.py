@@ -118,7 +118,10 @@ class SavingTrainer(PushingTrainer):
     def _save(self, output_dir=None, state_dict=None) -> None:
         super()._save(output_dir, state_dict)
         if self.args.should_save:  # a pickle, which nothing reads; the settings stand in run.json
-            (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+            folder = Path(output_dir or self.args.output_dir)
+            (folder / "training_args.bin").unlink(missing_ok=True)
+            for name, content in self.files.items():
+                (folder / name).write_text(content, encoding="utf-8")
 
     def _refuse_broken_weights(self) -> None:
         broken = not all(bool(weight.isfinite().all()) for weight in self.model.parameters())

@@ -63,11 +63,13 @@ class PretrainingTrainer(SavingTrainer):
     * Each log line says how many tokens or images a second were processed, over all processes.
     """
 
-    def __init__(self, model, args, train_dataset=None, **kwargs):
+    def __init__(self, model, args, train_dataset=None, files: dict[str, str] | None = None, **kwargs):
+        """As transformers', with `files`: texts that belong beside the saved model, by their names."""
         check_writable(args.output_dir)
         if train_dataset is not None:  # Trainer makes the output folder: a batch over the data is refused before
             OrderedBatches(len(train_dataset), args.train_batch_size, world_size=args.world_size)
         prepare_batch(model, args)
+        self.files = files or {}
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         hold_statistics_in_backward(self.accelerator, self.model)
         if args.channels_last:
@@ -101,8 +103,9 @@ class PretrainingTrainer(SavingTrainer):
         args = self.args
         seed = args.seed if args.data_seed is None else args.data_seed
         batches = OrderedBatches(
-            len(self.train_dataset), self._train_batch_size, seed, args.process_index, args.world_size, self._offset
-        )
+            len(self.train_dataset), self._train_batch_size, seed, args.process_index, args.world_size, self._offset,
+            order=getattr(self.train_dataset, "order", None),
+        )  # fmt: skip
         workers = args.dataloader_num_workers
         loader = OrderedDataLoader(
             self.train_dataset,
@@ -306,11 +309,8 @@ class PretrainingTrainer(SavingTrainer):
             self._carried = None
         flops = None
         if "input_ids" in inputs:
-            share = (
-                inputs["masked_positions"].shape[1] / inputs["input_ids"].shape[1]
-                if "masked_positions" in inputs
-                else 1
-            )
+            read = inputs.get("masked_positions", inputs.get("target_positions", inputs["input_ids"]))  # by the head
+            share = read.numel() / inputs["input_ids"].numel()
             flops = training_flops_per_token(self.model, inputs["input_ids"].shape[1], share)
         precision = self.accelerator.mixed_precision  # which --bf16 sets, and accelerate's own config file too
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
@@ -364,10 +364,10 @@ class PretrainingTrainer(SavingTrainer):
         if corpus is not None:
             if self.model.config.model_type not in MASKED:
                 metrics["bits_per_byte"] = score.bits_per_byte(corpus.tokens_per_byte)
-            if hasattr(self.train_dataset, "corpus"):
-                size = self.model.config.vocab_size
-                train, held_out = self.train_dataset.corpus.frequencies(size), corpus.frequencies(size)
-                metrics["unigram_loss"] = unigram_loss(train, held_out)
+        counted = [getattr(each, "corpus", each) for each in (self.train_dataset, dataset)]
+        if all(hasattr(each, "frequencies") for each in counted):
+            train, held_out = (each.frequencies(self.model.config.vocab_size) for each in counted)
+            metrics["unigram_loss"] = unigram_loss(train, held_out)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
