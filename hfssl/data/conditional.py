@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hfssl.data.builtin import hash_fraction
-from hfssl.data.layout import LAYOUT, TASKS, Layout, PairEncoder, end_of_text
+from hfssl.data.layout import LAYOUT, TASKS, Layout, PairEncoder
 from hfssl.data.pair_files import Columns, Row, grouped_pairs, has_split
 from hfssl.data.pairs import PackedPairs, Pairs
 from hfssl.errors import InputError, nearest
@@ -44,8 +44,8 @@ class PairArguments:
     pair_path: list[str] = field(
         default_factory=lambda: ["builtin:toypairs/translation"],
         metadata={
-            "help": "Tables (.parquet, .jsonl, .csv, .tsv); a folder of them named by split; two text files, source and "
-            "target; a Hub dataset id; builtin:toypairs/NAME."
+            "help": "Tables (.parquet, .jsonl, .csv, .tsv); a folder of them named by split; two text files, source "
+            "and target; a Hub dataset id; builtin:toypairs/NAME."
         },
     )
     eval_pair_path: list[str] | None = field(

@@ -7,6 +7,7 @@ It is saved beside the model as conditional.json, and the model stays a stock ca
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -91,13 +92,12 @@ class Layout:
         Raises:
             InputError: the model knows no such tag; lists those that it knows.
         """
-        known = self.tags.get(field, [])
-        bare = value.strip()
-        for token in (bare, f"<{bare}>"):
-            if token in known:
-                return token
-        names = [token.strip("<>") for token in known]
-        raise InputError(f"unknown {field} {value!r}: one of {', '.join(names)}{nearest(bare.strip('<>'), names)}")
+        token = self._tag_of.get((field, value.strip()))
+        if token is None:
+            names = [token.strip("<>") for token in self.tags.get(field, [])]
+            hint = nearest(value.strip(" <>"), names)
+            raise InputError(f"unknown {field} {value!r}: one of {', '.join(names)}{hint}")
+        return token
 
     def prompt(self, fields: Mapping[str, Any]) -> str:
         """The source and the separator as one string, special tokens spelled out."""
@@ -147,30 +147,47 @@ class Layout:
     def target_pieces(self, fields: Mapping[str, Any]) -> list[Piece]:
         return self._fill(self.target, fields, self.turns)
 
+    @functools.cached_property
+    def _parts(self) -> dict[str, list[Piece | str]]:
+        """Each template as its own texts and special tokens, which are pieces, and its fields, which are names."""
+        found: dict[str, list[Piece | str]] = {}
+        own = {token: token for token in self.special_tokens}
+        for template in (self.source, self.target):
+            parts = _FIELD.split(template)
+            found[template] = [
+                part for at, each in enumerate(parts) for part in ([each] if at % 2 else _cut(each, own))
+            ]
+        return found
+
+    @functools.cached_property
+    def _tag_of(self) -> dict[tuple[str, str], str]:
+        return {
+            (name, spelled): token
+            for name, tokens in self.tags.items()
+            for token in tokens
+            for spelled in (token, token.strip("<>"))
+        }
+
     def _fill(self, template: str, fields: Mapping[str, Any], turns: int) -> list[Piece]:
         pieces: list[Piece] = []
-        for number, part in enumerate(_FIELD.split(template)):
-            if number % 2 == 0:
-                pieces += self._own_tokens(part)
-            elif part not in fields:
+        for part in self._parts[template]:
+            if not isinstance(part, str):
+                pieces.append(part)
+                continue
+            value = fields.get(part)
+            if value is None:
                 raise InputError(f"a row of this layout needs the field {part!r}; it has {', '.join(fields)}")
-            elif part in self.tags:
-                pieces.append((self.tag(part, fields[part]), True))
-            elif isinstance(fields[part], (list, tuple)):
-                for place, turn in enumerate(fields[part][-turns:] if turns else fields[part]):
-                    pieces += [(self.turn, True), (turn.strip(), False)] if place else [(turn.strip(), False)]
+            if part in self.tags:
+                pieces.append((self.tag(part, value), True))
+            elif isinstance(value, str):
+                pieces.append((value.strip(), False))
             else:
-                pieces.append((fields[part].strip(), False))
-        return self._replace(_joined(pieces))
-
-    def _own_tokens(self, literal: str) -> Iterator[Piece]:
-        """A template's own words: it may spell special tokens."""
-        yield from _cut(literal, {token: token for token in self.special_tokens})
-
-    def _replace(self, pieces: list[Piece]) -> list[Piece]:
-        if not self.replaced:
-            return pieces
-        return [new for text, special in pieces for new in ([(text, True)] if special else _cut(text, self.replaced))]
+                for place, each in enumerate(value[-turns:] if turns else value):
+                    pieces += [(self.turn, True), (each.strip(), False)] if place else [(each.strip(), False)]
+        pieces = _joined(pieces)
+        if any(string in text for string in self.replaced for text, special in pieces if not special):
+            return [new for piece in pieces for new in ([piece] if piece[1] else _cut(piece[0], self.replaced))]
+        return pieces
 
     def _ids(self, tokenizer, pieces: Iterable[Piece]) -> list[int]:
         ids = []

@@ -175,7 +175,8 @@ def _of_split(folder: Path, split: str, named: str) -> list[Path]:
     chosen = [file for file in files if _is_of(file, split)]
     if not chosen:
         raise InputError(
-            f"no file of {str(folder)!r} is named as its {split} part ({', '.join(SPLITS[split])}); name the file itself"
+            f"no file of {str(folder)!r} is named as its {split} part ({', '.join(SPLITS[split])}); "
+            "name the file itself"
         )
     if len({tuple(_column_names(file)) for file in chosen}) > 1:
         names = ", ".join(file.name for file in chosen)

@@ -242,8 +242,8 @@ class _CausalTraining(_Training):
             num_items_in_batch: predicted tokens of the whole step; by default those of this batch.
             document_ids: (B, T), which document each token is of. Attention then stays inside a document and positions
                 count from its beginning. transformers derives the mask from positions that begin again.
-            source_labels, source_weight: (B, T) and a scalar: more labels, whose summed loss, so weighted, is added
-                before the mean over `labels` is taken (the source of a conditional model).
+            source_labels, source_weight: (B, T) and a scalar: more labels, whose summed loss, so weighted, is added to
+                that of `labels` before it is divided by the number of these.
             target_positions: (B, M), the positions whose next token is in `labels`; where a row has fewer than M, its
                 last position. The head then reads these alone.
         """
@@ -251,21 +251,18 @@ class _CausalTraining(_Training):
         if labels is None:
             return super().forward(input_ids, **self._apart(document_ids), **kwargs)
         positions = kwargs.pop("target_positions", None)
-        hidden = self._hidden(input_ids, document_ids, **kwargs)
+        hidden, head = self._hidden(input_ids, document_ids, **kwargs), self.lm_head
         rows, targets = self._read(hidden, labels, document_ids, positions)
-        total = linear_cross_entropy(rows, self.lm_head.weight, self.lm_head.bias, targets)
+        total = linear_cross_entropy(rows, head.weight, head.bias, targets)
         if source_labels is not None:
-            more = self._read(hidden, source_labels, document_ids)
-            total = total + source_weight * linear_cross_entropy(
-                more[0], self.lm_head.weight, self.lm_head.bias, more[1]
-            )
+            more, tokens = self._read(hidden, source_labels, document_ids)
+            total = total + source_weight * linear_cross_entropy(more, head.weight, head.bias, tokens)
         return CausalLMOutput(loss=self._mean(total, (targets != IGNORED).sum(), num_items_in_batch))
 
     def _predicted(self, input_ids, labels, document_ids=None, target_positions=None, **kwargs):
-        kwargs = {name: value for name, value in kwargs.items() if not name.startswith("source_")}  # not predicted
-        rows, targets = self._read(
-            self._hidden(input_ids, document_ids, **kwargs), labels, document_ids, target_positions
-        )
+        inputs = {name: value for name, value in kwargs.items() if not name.startswith("source_")}  # `labels` alone
+        hidden = self._hidden(input_ids, document_ids, **inputs)
+        rows, targets = self._read(hidden, labels, document_ids, target_positions)
         return rows, self.lm_head, targets
 
     def _hidden(self, input_ids, document_ids, **kwargs) -> torch.Tensor:

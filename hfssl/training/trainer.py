@@ -361,9 +361,8 @@ class PretrainingTrainer(SavingTrainer):
             score = together(parts)
         metrics = {"loss": score.loss, "perplexity": score.perplexity, "accuracy": score.accuracy}
         corpus = getattr(dataset, "corpus", None)
-        if corpus is not None:
-            if self.model.config.model_type not in MASKED:
-                metrics["bits_per_byte"] = score.bits_per_byte(corpus.tokens_per_byte)
+        if corpus is not None and self.model.config.model_type not in MASKED:
+            metrics["bits_per_byte"] = score.bits_per_byte(corpus.tokens_per_byte)
         counted = [getattr(each, "corpus", each) for each in (self.train_dataset, dataset)]
         if all(hasattr(each, "frequencies") for each in counted):
             train, held_out = (each.frequencies(self.model.config.vocab_size) for each in counted)
