@@ -282,13 +282,14 @@ def _column_names(file: Path) -> list[str]:
         return list(open_parquet(file).schema_arrow.names)
     if kind in (".csv", ".tsv"):
         return next(_csv_rows(file), [])
-    for line in text_lines(file):
-        if line.strip():
-            try:
-                return list(json.loads(line))
-            except (ValueError, TypeError) as error:
-                raise InputError(f"{file}: its first line is no JSON object ({error})") from error
-    return []
+    first = next((line for line in text_lines(file) if line.strip()), "{}")
+    try:
+        row = json.loads(first)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file}: its first line is no JSON ({error})") from error
+    if not isinstance(row, dict):
+        raise InputError(f"{file}: its first line is a JSON {type(row).__name__}, not an object")
+    return list(row)
 
 
 def _read(file: Path, wanted: list[str]) -> Table:
@@ -298,7 +299,11 @@ def _read(file: Path, wanted: list[str]) -> Table:
     if kind in (".csv", ".tsv"):
         return _read_csv(file, wanted)
     rows, lines = read_json_lines(file)
-    return Table({name: [row.get(name) for row in rows] for name in wanted}, str(file), lines)
+    for row, line in zip(rows, lines, strict=True):
+        missing = next((name for name in wanted if name not in row), None)
+        if missing is not None:
+            raise InputError(f"{file}:{line}: no column {missing!r}; this line has {', '.join(row) or 'none'}")
+    return Table({name: [row[name] for row in rows] for name in wanted}, str(file), lines)
 
 
 def _csv_rows(file: Path) -> Iterator[list[str]]:
