@@ -304,6 +304,7 @@ def push(
 def list_all() -> None:
     """List the methods, recipes, tasks and builtin data."""
     from hfssl.data.builtin import BUILTIN_FRAMES, BUILTIN_IMAGES, BUILTIN_TEXTS
+    from hfssl.data.toy_pairs import BUILTIN_PAIRS, PREFIX
     from hfssl.data.toyglue import BUILTIN_TASKS
     from hfssl.programs import evaluations, programs_root, recipe_configs, recipes, studies, summary
 
@@ -322,6 +323,8 @@ def list_all() -> None:
     print("builtin data")
     for name, text in (BUILTIN_TEXTS | BUILTIN_IMAGES | BUILTIN_FRAMES | BUILTIN_TASKS).items():
         print(f"  builtin:{name:10} {text}")
+    for name, text in BUILTIN_PAIRS.items():
+        print(f"  builtin:{PREFIX}{name} {text}")
 
 
 @app.command()

@@ -10,7 +10,7 @@ from hfssl.errors import InputError
 
 COMMANDS = app.registered_commands
 
-RECIPES = "bert, colorization, context_encoder, cotraining, cpc, gpt, hashing, simclr, tagger"
+RECIPES = "bert, colorization, conditional, context_encoder, cotraining, cpc, gpt, hashing, simclr, tagger"
 
 
 def test_help_imports_nothing_heavy(run_command):
@@ -54,6 +54,7 @@ def test_version_and_env_and_ls(run_command, hfssl_command):
         "builtin:digits",
         "builtin:photos",
         "builtin:toyglue",
+        "builtin:toypairs/dialogue",
         "recipes/smoke/gpt.yaml",
         "GPT: left-to-right language modelling",
         "probe",

@@ -18,6 +18,8 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelFo
 
 from hfssl.config import build_model
 from hfssl.data.images import load_images
+from hfssl.data.layout import Layout
+from hfssl.data.pair_files import read_pairs
 from hfssl.errors import InputError
 from hfssl.evaluation.encoders import load_encoder
 from hfssl.evaluation.features import extract_features
@@ -30,14 +32,18 @@ ROOT = program("")
 ACCELERATE = sorted((ROOT / "recipes" / "accelerate_configs").glob("*.yaml"))
 
 
+# Recipes of YAML files that are named otherwise.
+OF_ANOTHER_NAME = {"llama": "gpt"} | dict.fromkeys(("translation", "commonsense", "dialogue"), "conditional")
+
+
 class Parsed(Exception):
     """Stops a recipe once its arguments are read."""
 
 
 @pytest.mark.parametrize("path", recipe_configs(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_yaml_parses_with_its_recipe_and_builds_its_model(path, monkeypatch, tmp_path):
-    name = max((name for name in [*recipes(), "llama"] if name in path.name), key=len)
-    module = runpy.run_path(str(recipes()["gpt" if name == "llama" else name]))
+    name = max((name for name in [*recipes(), *OF_ANOTHER_NAME] if name in path.name), key=len)
+    module = runpy.run_path(str(recipes()[OF_ANOTHER_NAME.get(name, name)]))
     parse, configs = module["parse_config"], []
 
     def stop(*args, **kwargs):
@@ -256,6 +262,32 @@ def test_smoke_tagger_and_its_tags(tmp_path, caplog, capsys):
     assert "many-to-one" in capsys.readouterr().out
     with pytest.raises(InputError, match=r"no model directory '\./nowhere'"):
         score(["--model", "./nowhere", "--tagged_path", str(tmp_path / "tagged")])
+
+
+@pytest.mark.parametrize(
+    ("task", "paper", "prompt"),
+    [
+        ("translation", "2106.13627", "`{source}<sep>`. What follows"),
+        ("commonsense", "1906.05317", "` {head}{relation}`; {relation} is one of <oReact>, <xIntent>"),
+        ("dialogue", "2001.09977", "`{context}<sep>`; at most 7 turns, with `<turn>` between two"),
+    ],
+)
+def test_smoke_conditional(tmp_path, task, paper, prompt):
+    main = runpy.run_path(str(recipes()["conditional"]))["main"].__wrapped__
+    metrics = main(["--config", f"recipes/smoke/{task}.yaml", "--output_dir", str(tmp_path / "out"), "--use_cpu"])
+    assert 0 < metrics["eval_loss"] < 6 and metrics["eval_unigram_loss"] > 0
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    tokenizer, layout = AutoTokenizer.from_pretrained(tmp_path / "out"), Layout.load(tmp_path / "out")
+    assert layout.task == task and model.config.vocab_size == len(tokenizer)
+    history = json.loads((tmp_path / "out" / "log_history.json").read_text())
+    losses = [entry["loss"] for entry in history if "loss" in entry]
+    assert losses[-1] < losses[0]
+    row = read_pairs(f"builtin:toypairs/{task}", "test")[0]
+    ids = torch.tensor([layout.prompt_ids(tokenizer, row)])
+    written = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=4, do_sample=False)
+    assert written[0, : ids.shape[1]].equal(ids[0]) and layout.decode(tokenizer, written[0, ids.shape[1] :].tolist())
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert paper in card and prompt in card and "from scratch" in card and "of them to predict" in card
 
 
 @pytest.mark.distributed

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hfssl import __version__
+from hfssl.data.layout import LAYOUT, Layout
 
 # By a config's model_type. Vision methods carry their own code.
 LOADERS = {  # those with a tokenizer, and the Hub's task
@@ -52,6 +53,22 @@ PAPERS = {
     "https://huggingface.co/papers/2002.05709",
 }
 
+CONDITIONAL = {  # by a layout's task: what it is, and its paper
+    "translation": (
+        "translation",
+        "Wang et al. 2021, Language Models are Good Translators, https://huggingface.co/papers/2106.13627",
+    ),
+    "commonsense": (
+        "completion of commonsense",
+        "Bosselut et al. 2019, COMET: Commonsense Transformers for Automatic Knowledge Graph Construction, "
+        "https://huggingface.co/papers/1906.05317",
+    ),
+    "dialogue": (
+        "dialogue",
+        "Adiwardana et al. 2020, Towards a Human-like Open-Domain Chatbot, https://huggingface.co/papers/2001.09977",
+    ),
+    "pairs": ("pairs of texts", ""),
+}
 
 SHOWN = {  # of the metrics: what they are, and their anchor
     "eval_loss": "loss on held-out data, nats a token, one seed",
@@ -140,16 +157,18 @@ def write_model_card(
     """
     folder = Path(folder)
     model_type = json.loads((folder / "config.json").read_text())["model_type"]
-    labels = "with" if run.get("collator", {}).get("labels") else "without"
+    layout = Layout.load(folder) if (folder / LAYOUT).exists() else None
+    paper = (CONDITIONAL[layout.task][1] if layout else "") or PAPERS.get(model_type, "")
     rows = [(name, value) for name, value in figures]
     metrics = run.get("metrics", {})
     rows += [(text, f"{metrics[name]:.4f}") for name, text in SHOWN.items() if name in metrics]
     parts = [
         f"# {folder.resolve().name}",
-        f"Pretrained from scratch, {labels} labels, with hfssl {__version__}.",
-        f"Method: {PAPERS.get(model_type, model_type)}.",
+        f"{_made(run, layout)}, with hfssl {__version__}.",
+        f"Method: {paper or model_type}.",
         "## Load it",
         f"```python\n{loading_code(folder, run.get('repository'))}\n```",
+        *([_prompting(layout)] if layout else []),
         "## Data",
         _data(run),
         "## Training",
@@ -164,9 +183,28 @@ def write_model_card(
         parts += [*heading, textwrap.indent(f"{prompt}|{text}", "    ", lambda line: True)]  # as it is, not as Markdown
     unsaid = "Not evaluated beyond the figures above." if rows else "Not evaluated."
     parts += ["## Limits", *(notes or [unsaid])]
-    if model_type in PAPERS:
-        parts += ["## Citation", f"{PAPERS[model_type]}."]
+    if paper:
+        parts += ["## Citation", f"{paper}."]
     (folder / "README.md").write_text(_head(folder) + "\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _made(run: dict[str, Any], layout: Layout | None) -> str:
+    """How the model came to be."""
+    begun = run.get("model", {}).get("begun_from")
+    start = f"begun from another model ({begun})" if begun else "from scratch"
+    if layout is not None:
+        return f"Trained for {CONDITIONAL[layout.task][0]}, {start}"
+    return f"Pretrained {start}, {'with' if run.get('collator', {}).get('labels') else 'without'} labels"
+
+
+def _prompting(layout: Layout) -> str:
+    """What a conditional model is to be given, and what it answers."""
+    tags = "".join(f"; {{{name}}} is one of {', '.join(tags)}" for name, tags in layout.tags.items())
+    turns = f"; at most {layout.turns} turns, with `{layout.turn}` between two" if layout.turns else ""
+    return (
+        f"A prompt is `{layout.source}{layout.separator}`{turns}{tags}. What follows, up to the end-of-text token, is "
+        f"the answer `{layout.target}` ({LAYOUT})."
+    )
 
 
 def minimal_card(folder: str | Path, repository: str) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from hfssl.data.layout import LAYOUT
 from hfssl.errors import InputError, one_line
 from hfssl.evaluation.metric_space import write_metric_space
 from hfssl.evaluation.report import loss_curves
@@ -198,7 +199,7 @@ def _model(folder: Path, repo: str) -> Upload:
         raise InputError(f"{folder} lacks {', '.join(sorted(missing))}, which its config.json names; save it again")
     card = _read_card(files, lambda: minimal_card(folder, repo))
     card = _named_in_card(card, repo)
-    recipe = RECIPES.get(model_type, model_type.removeprefix("hfssl_"))
+    recipe = "conditional" if LAYOUT in files else RECIPES.get(model_type, model_type.removeprefix("hfssl_"))
     if "recipe.yaml" in files and recipe in recipes():
         program = recipes()[recipe]
         files[f"recipe/{program.name}"] = program

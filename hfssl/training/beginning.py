@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -11,6 +12,7 @@ from hfssl.data.blocks import fit_vocabulary
 from hfssl.errors import InputError
 from hfssl.evaluation.language import load_language_model
 from hfssl.models.modeling_lm import TRAINING_CLASSES
+from hfssl.training.checkpoint import weights_digest
 
 
 def pretrained_model(
@@ -44,4 +46,5 @@ def pretrained_model(
     model.load_state_dict(saved.state_dict())
     model.resize_token_embeddings(len(tokenizer))
     fit_vocabulary(model.config, tokenizer, block_size)
+    model.begun_from = f"{Path(name).name}, weights {weights_digest(saved)[:16]}"  # it makes the run another one
     return model

@@ -100,6 +100,8 @@ def describe(trainer: PretrainingTrainer) -> dict[str, Any]:
     model = json.loads(json.dumps(trainer.model.config.to_diff_dict(), default=str))
     for key in ("transformers_version", "auto_map", "architectures", "dtype"):
         model.pop(key, None)
+    if hasattr(trainer.model, "begun_from"):
+        model["begun_from"] = trainer.model.begun_from
     return {
         "model": model,
         "arguments": json.loads(json.dumps(trainer.args.identity(), default=str)),

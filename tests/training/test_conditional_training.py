@@ -10,7 +10,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config
 
-from hfssl.data.conditional import PairArguments, load_pair_data
 from hfssl.data.layout import LAYOUT, Layout
 from hfssl.data.pairs import PackedPairs, PairCollator
 from hfssl.errors import InputError
@@ -80,11 +79,12 @@ def test_accumulation_equals_one_big_batch(tmp_path, source_weight):
     def curve(name, **settings):
         run(trainer_of(tmp_path / name, random_pairs(60, bucket=10), source_weight=source_weight, dropout=0.0,
                        max_steps=6, **settings))  # fmt: skip
-        return losses(tmp_path / name)
+        return np.array(losses(tmp_path / name))  # step, loss, norm of the gradient
 
     whole = curve("whole")
     parts = curve("parts", per_device_train_batch_size=2, gradient_accumulation_steps=4)
-    assert parts == pytest.approx(whole, rel=1e-5) and len(whole) == 6
+    assert whole.shape == (6, 3)
+    np.testing.assert_allclose(parts, whole, rtol=1e-5)
 
 
 def test_evaluation_is_of_the_targets_beside_their_unigram(tmp_path):
@@ -113,8 +113,8 @@ def test_the_copy_task_is_learned_whole(tmp_path):
     pairs = [([*source, 1], [*target, 0]) for source, target in rows]
     held = [pair for pair in pairs[600:] if tuple(pair[0][:-1]) not in seen]
     trainer = trainer_of(
-        tmp_path, pairs_of(pairs[:600]), pairs_of(held), dropout=0.0, max_steps=400, per_device_train_batch_size=64,
-        learning_rate=1e-2, save_strategy="no", logging_steps=100, warmup_steps=20, lr_scheduler_type="cosine",
+        tmp_path, pairs_of(pairs[:600]), pairs_of(held), dropout=0.0, max_steps=250, per_device_train_batch_size=64,
+        learning_rate=1e-2, save_strategy="no", logging_steps=100, warmup_steps=10, lr_scheduler_type="cosine",
     )  # fmt: skip
     assert len(held) > 40 and run(trainer)["eval_accuracy"] == 1.0
     model = AutoModelForCausalLM.from_pretrained(tmp_path)
@@ -158,6 +158,11 @@ def test_it_goes_on_from_another_model(saved, tmp_path, caplog):
     before, after = (AutoModelForCausalLM.from_pretrained(folder) for folder in (saved, tmp_path / "out"))
     tokenizer = load_tokenizer(str(tmp_path / "out"))
     assert len(tokenizer) == len(load_tokenizer(str(saved))) + 6 == after.config.vocab_size
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "Trained for completion of commonsense, begun from another model (out, weights " in card
+    with pytest.raises(InputError, match=r"model\.begun_from: .*, now None"):  # from scratch it is another run
+        main([*flags[:-2], "--tokenizer", str(saved), "--output_dir", str(tmp_path / "out"),
+              "--model.resid_pdrop", "0.3"])  # fmt: skip
     assert after.config.resid_pdrop == 0.3 and before.config.resid_pdrop == 0.1
     for name, weight in before.state_dict().items():
         same = after.state_dict()[name][: len(weight)]
@@ -190,11 +195,6 @@ def test_two_processes_equal_one_on_the_same_global_batch(run_command, accelerat
     assert done.returncode == 0, done.stderr[-3000:]
     hardware = [json.loads((tmp_path / name / "run.json").read_text())["hardware"] for name in ("one", "two")]
     assert hardware[0].startswith("1 x ") and hardware[1].startswith("2 x "), "the world sizes"
-    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
-    assert two == pytest.approx(one, rel=2e-5) and len(one) == 4
-
-
-def test_the_smoke_arguments_are_the_builtin_pairs():
-    """So that each runs offline."""
-    data = load_pair_data(PairArguments(vocab_size=400))
-    assert data.train.source.startswith("builtin:toypairs/translation (train): 2,000 pairs")
+    one, two = (np.array(losses(tmp_path / name)) for name in ("one", "two"))
+    assert one.shape == (4, 3)
+    np.testing.assert_allclose(two, one, rtol=2e-5)
