@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hfssl import __version__
+from hfssl.cli_generation import app as generation_app
 from hfssl.errors import InputError, exits_on_bad_input, one_line
 
 app = typer.Typer(
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 tokenizer_app = typer.Typer(help="Train and compare BPE tokenizers.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(tokenizer_app, name="tokenizer")
+app.add_typer(generation_app)  # its verbs beside ours
 
 # These verbs hand their arguments to a program as they are; the program's own --help describes them.
 PASSES_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
@@ -157,32 +159,6 @@ def export(
     from hfssl.export import export_model
 
     exits_on_bad_input(export_model)(model, format, out)
-
-
-@app.command()
-def generate(
-    model: Annotated[str, typer.Argument(help="A folder or a Hub id of a causal language model.")],
-    prompt: Annotated[str, typer.Option(help="The text to continue.")],
-    tries: Annotated[int, typer.Option(help="How many continuations.", min=1)] = 1,
-    max_new_tokens: Annotated[
-        int, typer.Option("--max_new_tokens", "--max-new-tokens", help="Tokens of each continuation.", min=1)
-    ] = 60,
-    top_k: Annotated[
-        int, typer.Option("--top_k", "--top-k", help="Sample among the k likeliest tokens; 1 is greedy.", min=1)
-    ] = 40,
-    temperature: Annotated[float, typer.Option(help="Of the sampling.", min=0.01)] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
-) -> None:
-    """Continue a prompt with a trained GPT."""
-    from hfssl.generation import continue_text, load_generator
-
-    language_model, tokenizer = load_generator(model)
-    texts = continue_text(
-        language_model, tokenizer, prompt, tries, max_new_tokens=max_new_tokens, top_k=top_k, temperature=temperature,
-        seed=seed,
-    )  # fmt: skip
-    for number, text in enumerate(texts, 1):
-        print(f"[{number}] {prompt}{text}" if tries > 1 else prompt + text)
 
 
 @app.command("validate-submission")

@@ -36,6 +36,7 @@ FLOORS = {
     "training": 4,
     "finetuning": 5,
     "studies": 6,
+    "cli_generation": 6,
     "cli": 7,
 }
 

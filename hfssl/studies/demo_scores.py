@@ -73,7 +73,7 @@ def score_all(folder: Path) -> dict[str, Any]:
     rows += vision_rows
     anchors["SIMCLR"] = _simclr_anchor(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder / "gpt")
-    samples = [prompt + continue_text(gpt, tokenizer, prompt, seed=1)[0] for prompt in PROMPTS]
+    samples = [prompt + continue_text(gpt, tokenizer, prompt, 1, seed=1).best.text for prompt in PROMPTS]
     return {
         "rows": rows,
         "samples": samples,

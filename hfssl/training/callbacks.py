@@ -204,13 +204,10 @@ class Samples(TrainerCallback):
         self._write(args, state, **kwargs)
 
     def _write(self, args, state, model=None, **kwargs) -> None:
-        training = model.training
-        model.eval()
         texts = {
-            prompt: continue_text(model, self._tokenizer, prompt, max_new_tokens=40, seed=args.seed)[0]
+            prompt: continue_text(model, self._tokenizer, prompt, 1, max_new_tokens=40, seed=args.seed).best.text
             for prompt in self._prompts
         }
-        model.train(training)
         if not state.is_world_process_zero:  # it took part all the same: where the weights are in parts all must
             return
         state.log_history.append({"step": state.global_step, "samples": texts})

@@ -34,7 +34,7 @@ def test_samples_every_so_often_and_the_training_is_the_same(tmp_path, capsys):
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     said = capsys.readouterr().err
     for prompt, text in samples[-1]["samples"].items():
-        assert text == continue_text(model, tokenizer, prompt, max_new_tokens=40, seed=42)[0]
+        assert text == continue_text(model, tokenizer, prompt, 1, max_new_tokens=40, seed=42).best.text
         assert f"step 12: {prompt}|{text}" in said
 
     card = (folder / "README.md").read_text()
