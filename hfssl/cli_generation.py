@@ -154,5 +154,7 @@ def _sources(texts: list[str] | None, file: str | None) -> list[str]:
             with open(file, "rb") as stream:
                 content = stream.read()
         return content.decode().removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {file or 'standard input'}: {error}") from None
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file or 'standard input'} is no UTF-8 text: {error}") from None

@@ -45,7 +45,11 @@ def translate(
     Raises:
         InputError: a source is longer than the model's positions, a language is unknown, or a setting out of range.
     """
-    first = _first_token(model, tokenizer, **fields) if layout is None else None
+    first = None
+    if layout is None:
+        first = _first_token(model, tokenizer, **fields)
+    else:
+        _check_fields(layout, fields)
     how = Decoding(max_new_tokens, temperature=0, num_beams=num_beams, length_penalty=length_penalty, first_token=first)
     given = [number for number, text in enumerate(sources) if text.strip()]
     if layout is None:
@@ -64,6 +68,18 @@ def translate(
 
 def _text(layout, tokenizer, one: Try) -> str:
     return one.text.strip() if layout is None else layout.decode(tokenizer, one.ids)
+
+
+def _check_fields(layout, fields: Mapping[str, str]) -> None:
+    """All that the source names but the text itself is given, and nothing else."""
+    wanted = [name for name in layout.fields(layout.source) if name != "source"]
+    for name in fields:
+        if name not in wanted:
+            raise InputError(f"this model takes no {name}: its source is {layout.source!r}")
+    for name in wanted:
+        if name not in fields:
+            known = ", ".join(tag.strip("<>") for tag in layout.tags.get(name, []))
+            raise InputError(f"this model needs a {name}{f': one of {known}' if known else ''}")
 
 
 def _first_token(model, tokenizer, language: str | None = None) -> int | None:
@@ -111,7 +127,7 @@ def complete_many(
     for row in rows:
         if not row["head"].strip():
             raise InputError("the head is empty")
-    prompts = [fit_prompt(model, layout.prompt_ids(tokenizer, row)) for row in rows]
+    prompts = [layout.prompt_ids(tokenizer, row) for row in rows]
     found = decode(model, tokenizer, prompts, how, num_beams, batch_size)
     return [
         [Completion(_text(layout, tokenizer, one), one.log_p / max(1, len(one.ids)) ** length_penalty) for one in tries]

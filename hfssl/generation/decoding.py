@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from tqdm.auto import tqdm
 from transformers import (
     Cache,
     GenerationConfig,
@@ -21,7 +22,7 @@ from transformers import (
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from hfssl.errors import InputError, nearest
-from hfssl.generation.loading import count_positions
+from hfssl.generation.loading import count_positions, fit_prompt
 from hfssl.generation.scoring import evaluating, pad_rows, sequence_scores
 
 TOP_P_RULES = ("gpt2", "transformers")
@@ -151,20 +152,24 @@ def decode(
     Several samples of a prompt are one batch, and read its keys and values, which are computed once.
 
     Args:
-        prompts: tokens; none empty.
+        prompts: tokens.
         tries: samples of each prompt, or its best beams, at most `num_beams`.
         batch_size: prompts at a time.
         scored: compute `log_p`; without it 0.
 
     Returns:
         For each prompt its tries; beams in the order of their scores.
+
+    Raises:
+        InputError: a prompt is empty or leaves no position, or there are more tries than beams.
     """
+    if tries < 1 or (how.num_beams > 1 and tries > how.num_beams):
+        raise InputError(f"{tries} tries cannot be had" + (f" of {how.num_beams} beams" if how.num_beams > 1 else ""))
+    prompts = [fit_prompt(model, ids) for ids in prompts]
     limit, seq2seq = count_positions(model), model.config.is_encoder_decoder
     rooms = [how.max_new_tokens] * len(prompts)
     if limit is not None:
         rooms = [min(how.max_new_tokens, limit - (1 if seq2seq else len(ids))) for ids in prompts]
-    if how.num_beams > 1 and tries > how.num_beams:
-        raise InputError(f"{tries} beams of {how.num_beams} cannot be had; raise num_beams")
     names = inspect.signature(model.forward).parameters
     # Without position_ids a model cannot be told where a padded prompt begins: one length a batch then.
     padded = seq2seq or "position_ids" in names
@@ -174,7 +179,8 @@ def decode(
 
     found: list[list[Try]] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda index: (*kind(index), len(prompts[index])), reverse=True)
-    with _only(model, tokenizer, how, tries) as config, _own_random_state(model, how.seed):
+    bar = tqdm(total=len(prompts), unit="text", disable=None if len(prompts) > batch_size else True)
+    with bar, _only(model, tokenizer, how, tries) as config, _own_random_state(model, how.seed):
         for (room, _), group in itertools.groupby(order, kind):
             same = list(group)
             config.max_new_tokens = room
@@ -183,6 +189,7 @@ def decode(
                 rows = _one_batch(model, tokenizer, [prompts[index] for index in chosen], how, tries, config, scored)
                 for index, row in zip(chosen, rows, strict=True):
                     found[index] = row
+                bar.update(len(chosen))
     return found
 
 

@@ -35,6 +35,19 @@ SCORERS: dict[str, tuple[str, Scorer]] = {
 }
 
 
+def find_scorer(scorer: str | Scorer) -> tuple[str, Scorer]:
+    """A scorer, by name or one's own, and what it is called in a result.
+
+    Raises:
+        InputError: an unknown one.
+    """
+    if not isinstance(scorer, str):
+        return getattr(scorer, "__name__", repr(scorer)), scorer
+    if scorer not in SCORERS:
+        raise InputError(f"unknown scorer {scorer!r}: one of {', '.join(SCORERS)}{nearest(scorer, SCORERS)}")
+    return SCORERS[scorer]
+
+
 @dataclass(frozen=True)
 class Ranked:
     """All tries, and which one was chosen by what.
@@ -66,9 +79,7 @@ def rank(tries: Sequence[Try], scorer: str | Scorer = "mean", earlier: Sequence[
     Raises:
         InputError: an unknown scorer.
     """
-    if isinstance(scorer, str) and scorer not in SCORERS:
-        raise InputError(f"unknown scorer {scorer!r}: one of {', '.join(SCORERS)}{nearest(scorer, SCORERS)}")
-    name, function = SCORERS[scorer] if isinstance(scorer, str) else (getattr(scorer, "__name__", repr(scorer)), scorer)
+    name, function = find_scorer(scorer)
     scored = [replace(one, score=float(function(one))) for one in tries]
     removed = tuple(number for number, one in enumerate(scored) if repeats_a_turn(one.text, earlier))
     left = [number for number in range(len(scored)) if number not in removed] or range(len(scored))
@@ -116,6 +127,7 @@ def continue_text(
     Raises:
         InputError: an empty prompt, one that leaves no position, or a setting out of its range.
     """
+    find_scorer(scorer)  # refused before the work, not after it
     how = Decoding(max_new_tokens, temperature, top_k, top_p, top_p_rule, seed=seed)
     ids = encode_prompt(model, tokenizer, prompt, truncate_left, max_new_tokens)
     return rank(decode(model, tokenizer, [ids], how, tries)[0], scorer)
@@ -145,6 +157,7 @@ def sample_and_rank(
     Raises:
         InputError: an empty prompt, one that leaves no position, or a setting out of its range.
     """
+    find_scorer(scorer)
     how = Decoding(max_new_tokens, temperature, top_k, seed=seed)
     ids = fit_prompt(model, prompt_ids, truncate_left, max_new_tokens)
     return rank(decode(model, tokenizer, [ids], how, n)[0], scorer, earlier)

@@ -239,6 +239,11 @@ def test_settings_out_of_their_range(settings, says):
         Decoding(**settings)
 
 
-def test_more_beams_than_there_are(tokenizer, prompts):
-    with pytest.raises(InputError, match="3 beams of 2 cannot be had"):
-        decode(make_model(), tokenizer, prompts, Decoding(num_beams=2), tries=3)
+def test_prompts_and_tries_that_cannot_be(tokenizer, prompts):
+    for tries, beams, says in ((3, 2, "3 tries cannot be had of 2 beams"), (0, 1, "0 tries cannot be had")):
+        with pytest.raises(InputError, match=says):
+            decode(make_model(), tokenizer, prompts, Decoding(num_beams=beams), tries)
+    for prompt, says in (([], "the prompt is empty"), ([7] * POSITIONS, f"the prompt has {POSITIONS} tokens")):
+        with pytest.raises(InputError, match=says):
+            decode(make_model(), tokenizer, [prompts[0], prompt], GREEDY)
+    assert decode(make_model(), tokenizer, [], GREEDY) == []

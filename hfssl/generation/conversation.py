@@ -11,8 +11,8 @@ from typing import TextIO
 from hfssl.errors import InputError, one_line
 from hfssl.files import write_whole
 from hfssl.generation.decoding import Decoding, decode
-from hfssl.generation.loading import count_positions, fit_prompt
-from hfssl.generation.ranking import Ranked, rank
+from hfssl.generation.loading import count_positions
+from hfssl.generation.ranking import Ranked, find_scorer, rank
 
 COMMANDS = "/reset forgets what was said, /save FILE writes it, /quit ends"
 
@@ -42,6 +42,7 @@ class Conversation:
     ):
         """filter_repeats: do not say what was said in an earlier turn, as Meena's cross-turn filter. Else as
         `sample_and_rank`."""
+        find_scorer(scorer)
         self.model, self.tokenizer, self.layout = model, tokenizer, layout
         self.settings = {
             "n": n, "temperature": temperature, "top_k": top_k, "max_new_tokens": max_new_tokens, "seed": seed,
@@ -91,7 +92,7 @@ class Conversation:
             ids = self._encode(turns[first:])
             if positions is None or len(ids) <= positions:
                 break
-        return fit_prompt(self.model, ids)
+        return ids
 
     def _encode(self, turns: list[str]) -> list[int]:
         if self.layout is not None:
