@@ -33,6 +33,7 @@ PLAIN = [
     "export",
     "exit",
     "mkdir",
+    "printf",
     "scontrol",
     "set",
     "wait",

@@ -11,6 +11,7 @@ from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadMode
 
 from hfssl import cli
 from hfssl.data.images import load_images
+from hfssl.data.layout import Layout
 from hfssl.models import METHODS
 from hfssl.tokenization import load_tokenizer
 from tests.conftest import ROOT, TINY_RESNET
@@ -39,6 +40,9 @@ RUN = [
     "hfssl ls",
     "hfssl tokenizer train --text_path builtin:prose --vocab_size 4096 --output_dir out/bpe",
     "hfssl generate out/gpt --prompt 'The function returns' --tries 3",
+    "hfssl generate out/gpt --prompt 'The committee said' --tries 10",
+    "hfssl translate out/mt 'a man in a hat'",
+    "hfssl complete out/comet 'PersonX buys a hat' xIntent",
     "hfssl colorize out/color photo.jpg",
     "hfssl inpaint out/paint photo.jpg --mask center",
     "hfssl inpaint out/paint photo.jpg --mask mask.png",
@@ -73,6 +77,10 @@ ELSEWHERE = {
         "tests/evaluation/test_run_perplexity.py::test_a_causal_model_has_the_stock_model_s_loss"
     ),
     "hfssl probe out/simclr --dataset builtin:digits": "tests/test_recipes.py::test_smoke_simclr_and_probe",
+    "hfssl translate out/mt --file test.en --out test.de": (
+        "tests/generation/test_translate_and_complete.py::test_the_verb_translate"
+    ),
+    "hfssl chat out/chat": "tests/generation/test_chat.py::test_through_a_pipe",
     "hfssl validate-submission out/toy/submission.zip": "tests/evaluation/test_submission.py::test_the_command",
     "make check": ".ci/run::make check",
     "make docs": ".ci/run::make docs",
@@ -130,8 +138,14 @@ def first_hour(tmp_path, monkeypatch):
     return tmp_path / "out"
 
 
+CONDITIONAL = {
+    "mt": Layout("translation"),
+    "comet": Layout("commonsense", " {head}{relation}", " {tail}", "", {"relation": ["<xIntent>"]}),
+}
+
+
 def save_text_models(folder):
-    """out/gpt and out/bert, with the tokenizer in out/bpe."""
+    """out/gpt, out/bert and those of CONDITIONAL, with the tokenizer in out/bpe."""
     tokenizer = load_tokenizer(str(folder / "bpe"))
     vocabulary = {"vocab_size": len(tokenizer), "bos_token_id": 0, "eos_token_id": 0}
     small = {"num_hidden_layers": 1, "num_attention_heads": 1, "hidden_size": 16, "intermediate_size": 16}
@@ -141,6 +155,13 @@ def save_text_models(folder):
     ):
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
+    gpt = GPT2LMHeadModel.from_pretrained(folder / "gpt")
+    for name, layout in CONDITIONAL.items():
+        layout.add_tokens(tokenizer)
+        gpt.resize_token_embeddings(len(tokenizer))
+        gpt.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+        layout.save(folder / name)
 
 
 def test_cheap_commands_and_loading_snippets_run(first_hour, monkeypatch, capsys):

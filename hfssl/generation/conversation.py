@@ -158,7 +158,7 @@ def chat(model, tokenizer, layout=None, source: TextIO | None = None, out: TextI
             if text.startswith("/"):
                 sys.stderr.write(f"{_obey(conversation, text)}\n")
             elif text:
-                out.write(" ".join(conversation.reply(text).splitlines()) + "\n")
+                out.write(" ".join(conversation.reply(text).split()) + "\n")
                 out.flush()
         except InputError as error:
             sys.stderr.write(f"error: {one_line(error)}\n")

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from tqdm.auto import tqdm
 from transformers import (
-    Cache,
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
@@ -19,11 +18,11 @@ from transformers import (
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from hfssl.errors import InputError, nearest
 from hfssl.generation.loading import count_positions, fit_prompt
-from hfssl.generation.scoring import evaluating, pad_rows, sequence_scores
+from hfssl.generation.prompt_cache import pad_rows, shared_prompts
+from hfssl.generation.scoring import evaluating, sequence_scores
 
 TOP_P_RULES = ("gpt2", "transformers")
 # What a model's generation_config.json says of its tokens holds; what it says of sampling is the caller's to say.
@@ -208,7 +207,7 @@ def _one_batch(model, tokenizer, prompts, how: Decoding, tries: int, config, sco
         if how.top_p < 1:
             processors.append(GPT2TopP(how.top_p) if how.top_p_rule == "gpt2" else TopPLogitsWarper(how.top_p))
         if not seq2seq and count > 1:
-            inputs = _shared_prompts(model, ids, mask, count)
+            inputs = shared_prompts(model, ids, mask, count)
             ids, mask = ids.repeat_interleave(count, 0), mask.repeat_interleave(count, 0)
     with torch.no_grad():
         out = model.generate(
@@ -233,27 +232,6 @@ def _one_batch(model, tokenizer, prompts, how: Decoding, tries: int, config, sco
 
 def _until_end(ids: list[int], ends: list[int]) -> list[int]:
     return ids[: next((at + 1 for at, token in enumerate(ids) if token in ends), len(ids))]
-
-
-@torch.no_grad()
-def _shared_prompts(model, ids: torch.Tensor, mask: torch.Tensor, count: int) -> dict[str, Cache]:
-    """The keys and values of all but the last token of the prompts (B, T), each `count` times, as generate takes them.
-
-    Empty for a model that remembers in another way, which then reads each prompt `count` times.
-    """
-    if ids.shape[1] == 1:
-        return {}
-    options = {"logits_to_keep": 1, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)[:, :-1]}
-    names = inspect.signature(model.forward).parameters
-    options = {name: value for name, value in options.items() if name in names}
-    outputs = model(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], use_cache=True, **options)
-    for name, cache in outputs.items():  # "past_key_values" or, from transformers 5.24 on, "cache"
-        if isinstance(cache, Cache):
-            if not all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers):
-                return {}
-            cache.batch_repeat_interleave(count)
-            return {name: cache}
-    return {}
 
 
 @contextlib.contextmanager

@@ -11,8 +11,10 @@ from torch.nn.functional import cross_entropy
 
 from hfssl.errors import InputError
 from hfssl.generation.loading import count_positions
+from hfssl.generation.prompt_cache import pad_rows, shared_prompts
 
 _LOGITS = 2**25  # floats of logits at one time
+_SHARED = 256  # tokens that are not read again: from so many on a group of rows is worth a batch of its own
 
 
 @contextlib.contextmanager
@@ -26,23 +28,13 @@ def evaluating(model) -> Iterator[None]:
         model.train(training)
 
 
-def pad_rows(rows: Sequence[list[int]], pad: int, device, left: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of different length as ids and mask, both (B, T); the mask is 0 on what was added."""
-    longest = max(map(len, rows))
-    ids = torch.full((len(rows), longest), pad)
-    mask = torch.zeros_like(ids)
-    for number, row in enumerate(rows):
-        here = slice(longest - len(row), None) if left else slice(len(row))
-        ids[number, here] = torch.tensor(row, dtype=torch.long)
-        mask[number, here] = 1
-    return ids.to(device), mask.to(device)
-
-
 @torch.no_grad()
 def sequence_scores(
     model, ids: Sequence[list[int]], starts: Sequence[int], batch_size: int = 64
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The log-probability of targets, each given what stands before it.
+
+    Rows with the same source, such as candidates for a reply, read it once where that saves much.
 
     Args:
         ids: tokens, source and target in one; an encoder-decoder's encoder reads the source.
@@ -66,14 +58,50 @@ def sequence_scores(
     counts = torch.tensor([len(row) - start for row, start in zip(ids, starts, strict=True)], dtype=torch.long)
     totals = torch.zeros(len(ids), dtype=torch.float64)
     order = sorted(range(len(ids)), key=lambda index: len(ids[index]), reverse=True)
-    vocabulary = model.config.get_text_config().vocab_size
     with evaluating(model):
+        if not seq2seq:
+            order = _shared_sources(model, ids, starts, order, batch_size, totals)
         while order:
-            size = max(1, min(batch_size, _LOGITS // (len(ids[order[0]]) * vocabulary)))
-            chosen, order = order[:size], order[size:]
+            chosen, order = _cut(model, order, batch_size, len(ids[order[0]]))
             score = _encoder_decoder_batch if seq2seq else _causal_batch
             totals[chosen] = score(model, [ids[index] for index in chosen], [starts[index] for index in chosen])
     return totals, counts
+
+
+def _cut(model, order: list[int], batch_size: int, length: int) -> tuple[list[int], list[int]]:
+    """The next rows of this length at most, such that their logits are not too many, and the others."""
+    size = max(1, min(batch_size, _LOGITS // (length * model.config.get_text_config().vocab_size)))
+    return order[:size], order[size:]
+
+
+def _shared_sources(model, ids, starts, order: list[int], batch_size: int, totals: torch.Tensor) -> list[int]:
+    """Scores the rows whose source is that of some others; returns the rows that are left."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index in order:
+        groups.setdefault(tuple(ids[index][: starts[index]]), []).append(index)
+    left = []
+    for source, group in groups.items():
+        while (len(group) - 1) * len(source) >= _SHARED:
+            chosen, rest = _cut(model, group, batch_size, len(ids[group[0]]) - len(source) + 1)
+            found = _shared_batch(model, list(source), [ids[index][len(source) :] for index in chosen])
+            if found is None:
+                break
+            totals[chosen], group = found, rest
+        left += group
+    return sorted(left, key=lambda index: len(ids[index]), reverse=True)
+
+
+def _shared_batch(model, source: list[int], targets: list[list[int]]) -> torch.Tensor | None:
+    """Targets (C,) of one source; None if the model cannot be told what it has read."""
+    before = torch.tensor([source], device=model.device)
+    cache = shared_prompts(model, before, torch.ones_like(before), len(targets))
+    target, wanted = pad_rows(targets, 0, model.device)  # (C, L)
+    if not cache or not target.shape[1]:
+        return None
+    rows, mask = pad_rows([[source[-1], *row[:-1]] for row in targets], 0, model.device)
+    mask = torch.cat([mask.new_ones(len(targets), len(source) - 1), mask], 1)
+    logits = model(input_ids=rows, attention_mask=mask, use_cache=True, **cache).logits
+    return _sum_log_p(logits, target, wanted == 1)
 
 
 def _causal_batch(model, rows: list[list[int]], starts: list[int]) -> torch.Tensor:

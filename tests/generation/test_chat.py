@@ -5,10 +5,12 @@ import json
 import os
 import pty
 import subprocess
+import sys
 import time
 
 import pytest
 
+from hfssl import cli
 from hfssl.data.layout import Layout
 from hfssl.errors import InputError
 from hfssl.generation import Conversation, chat, conversation, sample_and_rank
@@ -155,9 +157,21 @@ def folder(tmp_path, tokenizer):
     return tmp_path / "chat"
 
 
-def test_through_a_pipe(folder, hfssl_command, run_command):
-    done = run_command(hfssl_command, "chat", folder, "--n", 2, "--max_new_tokens", 4, input="hello\nhow are you?\n")
-    assert done.returncode == 0 and done.stderr == "" and done.stdout.count("\n") == 2, done.stderr
+def test_through_a_pipe(folder, monkeypatch, capsys):
+    """The verb in this process: it takes seconds to import all in another, which the terminal's test does."""
+    read, write = os.pipe()
+    os.write(write, "hello\nhow are you?\ncaf\xe9".encode("latin-1"))  # the last line has no end and is no UTF-8
+    os.close(write)
+    monkeypatch.setattr(sys, "argv", ["hfssl", "chat", str(folder), "--n", "2", "--max_new_tokens", "4"])
+    monkeypatch.setattr(sys, "stdin", os.fdopen(read))
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    said = capsys.readouterr()
+    assert stop.value.code == 0 and said.out.count("\n") == 3 and said.err == "", said.err
+    talk = Conversation(make_model(), make_tokenizer(), DIALOGUE, n=2, max_new_tokens=4)
+    assert said.out.splitlines() == [
+        " ".join(talk.reply(each).split()) for each in ("hello", "how are you?", "caf\ufffd")
+    ]
 
 
 def test_in_a_terminal(folder, hfssl_command):

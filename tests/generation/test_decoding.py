@@ -149,11 +149,11 @@ def test_samples_are_generate_s_own_and_their_log_p_is_the_model_s(kind, tokeniz
 def test_a_prompt_that_is_read_once_gives_what_it_gives_read_for_each_try(kind, tokenizer, prompts, monkeypatch):
     model, how = make_model(kind), Decoding(10, seed=2)
     made = []
-    shared = module._shared_prompts
-    monkeypatch.setattr(module, "_shared_prompts", lambda *given: made.append(shared(*given)) or made[-1])
+    shared = module.shared_prompts
+    monkeypatch.setattr(module, "shared_prompts", lambda *given: made.append(shared(*given)) or made[-1])
     once = decode(model, tokenizer, prompts, how, tries=3)
     assert made and all(len(options) == 1 for options in made)
-    monkeypatch.setattr(module, "_shared_prompts", lambda *given: {})
+    monkeypatch.setattr(module, "shared_prompts", lambda *given: {})
     assert ids_of(once) == ids_of(decode(model, tokenizer, prompts, how, tries=3))
 
 

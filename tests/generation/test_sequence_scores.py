@@ -21,6 +21,23 @@ def test_scores_are_those_of_each_row_alone_by_the_whole_model(kind, batch_size)
     assert found.dtype == torch.float64 and counts.tolist() == [3, 1, 1, 0] and found[3] == 0
 
 
+@pytest.mark.parametrize("kind", [*CAUSAL, *SEQ2SEQ])
+@pytest.mark.parametrize("batch_size", [4, 5, 64])
+def test_candidates_of_one_source_read_it_once(kind, batch_size, monkeypatch):
+    model, source, read = make_model(kind), [7, 8, 9, 10], []
+    targets = [[20, 21], [30], [], [40, 41, 42, 0], [50], [60, 61]]
+    ids = [[1, 2, 3], *([*source, *target] for target in targets), [*source[:3], 5]]
+    starts = [1, *[4] * 6, 3]
+    shared = scoring.shared_prompts
+    monkeypatch.setattr(scoring, "_SHARED", 12)
+    monkeypatch.setattr(scoring, "shared_prompts", lambda m, *given: read.append(given[0]) or shared(m, *given))
+    found, counts = sequence_scores(model, ids, starts, batch_size)
+    expected = [slow_log_p(model, row[:start], row[start:]) for row, start in zip(ids, starts, strict=True)]
+    torch.testing.assert_close(found, torch.tensor(expected).double(), atol=1e-4, rtol=1e-5)
+    assert counts.tolist() == [2, 2, 1, 0, 4, 1, 2, 1]
+    assert [row.tolist() for row in read] == ([] if kind in SEQ2SEQ else [[source]])
+
+
 def test_a_model_that_prefers_nothing_gives_log_1_over_v():
     found, counts = sequence_scores(constant_model([0.0] * 5), [[1, 2, 3], [4, 4, 4, 4]], [1, 2])
     torch.testing.assert_close(found, -torch.tensor(5.0).double().log() * counts)
