@@ -113,8 +113,8 @@ class Layout:
             InputError: a field is missing, a tag unknown, or the prompt over the room with its last turn alone.
         """
         lists = [fields[name] for name in self.fields(self.source) if isinstance(fields.get(name), (list, tuple))]
-        ids = []
-        for turns in range(min([len(turns) for turns in lists], default=1), 0, -1):
+        ids: list[int] = []
+        for turns in range(max(1, *map(len, lists)) if lists else 1, 0, -1):
             ids = self._ids(tokenizer, self.source_pieces(fields, turns))
             if room is None or len(ids) <= room:
                 return ids

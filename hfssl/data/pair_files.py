@@ -133,7 +133,8 @@ def grouped_pairs(
     found = [resolve(str(each), {}) for each in paths]
     if any(kind == "hub" for kind, _ in found):
         if len(found) > 1:
-            raise InputError(f"one Hub dataset at a time, not {', '.join(map(str, paths))}")
+            missing = next(name for kind, name in found if kind == "hub")
+            raise InputError(f"no such file: {missing!r} (of several paths, all must be files)")
         data = load_hub_dataset(found[0][1], None, split)
         form, wanted = _form(data.column_names, columns, str(paths[0]))
         yield from _rows(Table({name: data[name][:] for name in wanted}, str(paths[0])), form, columns, split)

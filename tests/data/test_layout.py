@@ -45,6 +45,7 @@ def test_the_layout_of_a_dialogue_is_its_last_turns():
     assert spelled(tokenizer, DIALOGUE.prompt_ids(tokenizer, row)) == ["b", "<turn>", "c", "<turn>", "d", "<sep>"]
     assert spelled(tokenizer, DIALOGUE.prompt_ids(tokenizer, row, room=5)) == ["c", "<turn>", "d", "<sep>"]
     assert spelled(tokenizer, DIALOGUE.prompt_ids(tokenizer, {"context": ["a"]}, room=2)) == ["a", "<sep>"]
+    assert spelled(tokenizer, DIALOGUE.prompt_ids(tokenizer, {"context": []})) == ["<sep>"]
     with pytest.raises(InputError, match="the source has 2 tokens, and there is room for 1"):
         DIALOGUE.prompt_ids(tokenizer, row, room=1)
 

@@ -188,6 +188,7 @@ def test_toy_german_agrees():
         ("builtin:toypairs/translatoin", "did you mean 'translation'"),
         ("builtin:prose", "builtin:prose holds no pairs.*there is builtin:toypairs/translation"),
         ("./nowhere.parquet", "no such file or folder"),
+        (["README.md", "train.de"], r"no such file: 'train\.de'"),
     ],
 )
 def test_no_such_source(path, message):

@@ -178,6 +178,18 @@ def test_it_goes_on_from_another_model(saved, tmp_path, caplog):
     assert not (tmp_path / "none").exists()
 
 
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys):
+    (tmp_path / "a.en").write_text("one\ntwo\n")
+    (tmp_path / "a.de").write_text("eins\n")
+    main = runpy.run_path(str(recipe("conditional")))["main"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["--pair_path", str(tmp_path / "a.en"), str(tmp_path / "a.de"), "--output_dir", str(tmp_path / "out")])
+    said = capsys.readouterr().err.splitlines()
+    assert stopped.value.code == 2 and len(said) == 1
+    assert "a.en has 2 lines and " in said[0] and "a.de 1: line 2 has no counterpart" in said[0]
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.distributed
 def test_two_processes_equal_one_on_the_same_global_batch(run_command, accelerate_command, tmp_path):
     """Buckets, weights of the source, and parts with different numbers of targets; the world sizes are asserted."""
