@@ -62,15 +62,15 @@ class Decoding:
         if self.top_p_rule not in TOP_P_RULES:
             close = nearest(self.top_p_rule, TOP_P_RULES)
             raise InputError(f"unknown top_p_rule {self.top_p_rule!r}: one of {', '.join(TOP_P_RULES)}{close}")
-        for name, wrong in (
-            ("max_new_tokens", self.max_new_tokens < 1),
-            ("temperature", not self.temperature >= 0),
-            ("top_k", self.top_k < 0),
-            ("top_p", not 0 <= self.top_p <= 1),
-            ("num_beams", self.num_beams < 1),
+        for name, right, needed in (
+            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
+            ("temperature", self.temperature >= 0, "at least 0"),
+            ("top_k", self.top_k >= 0, "at least 0"),
+            ("top_p", 0 <= self.top_p <= 1, "from 0 to 1"),
+            ("num_beams", self.num_beams >= 1, "at least 1"),
         ):
-            if wrong:
-                raise InputError(f"{name} {getattr(self, name)} is out of its range")
+            if not right:  # also for a number that is none
+                raise InputError(f"{name} must be {needed}, not {getattr(self, name)}")
 
     @property
     def samples(self) -> bool:

@@ -55,7 +55,7 @@ class Ranked:
     Attributes:
         scorer: the name of what gave the scores.
         chosen: the number of the best try, from 0.
-        removed: the numbers of the tries that repeat an earlier turn; none of them is chosen unless all are.
+        removed: the numbers of the tries that say nothing or repeat an earlier turn; one is chosen only if all are.
     """
 
     tries: list[Try]
@@ -69,7 +69,7 @@ class Ranked:
 
 
 def rank(tries: Sequence[Try], scorer: str | Scorer = "mean", earlier: Sequence[str] = ()) -> Ranked:
-    """Scores tries and chooses the best; of equals the first.
+    """Scores tries and chooses the best of those that say something; of equals the first.
 
     Args:
         scorer: "mean" (log p a token), "sum" (log p), "repeats" (mean log p less a penalty on repeated 4-grams), or a
@@ -81,7 +81,9 @@ def rank(tries: Sequence[Try], scorer: str | Scorer = "mean", earlier: Sequence[
     """
     name, function = find_scorer(scorer)
     scored = [replace(one, score=float(function(one))) for one in tries]
-    removed = tuple(number for number, one in enumerate(scored) if repeats_a_turn(one.text, earlier))
+    removed = tuple(
+        number for number, one in enumerate(scored) if not one.text.strip() or repeats_a_turn(one.text, earlier)
+    )
     left = [number for number in range(len(scored)) if number not in removed] or range(len(scored))
     return Ranked(scored, name, max(left, key=lambda number: scored[number].score), removed)
 

@@ -13,7 +13,7 @@ import pytest
 from hfssl import cli
 from hfssl.data.layout import Layout
 from hfssl.errors import InputError
-from hfssl.generation import Conversation, chat, conversation, sample_and_rank
+from hfssl.generation import Conversation, Try, chat, conversation, sample_and_rank
 from tests.conftest import ROOT
 from tests.generation.tiny import make_model, make_tokenizer
 
@@ -88,15 +88,12 @@ def test_a_chat_template_or_a_line_for_each_turn(tokenizer, prompts):
     assert prompts[4] == tokenizer(expected)["input_ids"]
 
 
-def test_a_reply_that_was_said_before_is_not_said_again(tokenizer):
-    talk = make(tokenizer, n=8, max_new_tokens=20, filter_repeats=True)
-    tries = talk._ranked
-    talk.reply("the cat")
-    talk.turns[0] = tries[0].best.text  # as if the user had said it
-    ranked = make(tokenizer, n=8, max_new_tokens=20, filter_repeats=True)
-    ranked.turns = ["", tries[0].best.text]
-    ranked.reply("the cat")
-    assert ranked.settings["filter_repeats"] and not set(ranked._ranked[0].removed) & {ranked._ranked[0].chosen}
+def test_what_was_said_in_an_earlier_turn_is_not_said_again(tokenizer, monkeypatch):
+    tries = [Try("I went to the market today", [7], -1.0), Try("yes", [8], -2.0)]
+    monkeypatch.setattr(conversation, "decode", lambda *given: [tries])
+    for filters, said in ((True, "yes"), (False, "I went to the market today")):
+        talk = make(tokenizer, None, filter_repeats=filters)
+        assert talk.reply("So I went to the market!") == said
 
 
 def test_saving_is_whole_and_overwrites_nothing(tokenizer, tmp_path, monkeypatch):

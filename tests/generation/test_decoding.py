@@ -226,12 +226,12 @@ def test_what_need_not_be_scored_is_not(tokenizer, prompts, monkeypatch):
     ("settings", "says"),
     [
         ({"top_p_rule": "gpt"}, "unknown top_p_rule 'gpt': one of gpt2, transformers; did you mean 'gpt2'"),
-        ({"temperature": -1.0}, "temperature -1.0 is out of its range"),
-        ({"temperature": float("nan")}, "temperature nan is out of its range"),
-        ({"top_p": 1.5}, "top_p 1.5 is out of its range"),
-        ({"top_k": -1}, "top_k -1 is out of its range"),
-        ({"num_beams": 0}, "num_beams 0 is out of its range"),
-        ({"max_new_tokens": 0}, "max_new_tokens 0 is out of its range"),
+        ({"temperature": -1.0}, "temperature must be at least 0, not -1.0"),
+        ({"temperature": float("nan")}, "temperature must be at least 0, not nan"),
+        ({"top_p": 1.5}, "top_p must be from 0 to 1, not 1.5"),
+        ({"top_k": -1}, "top_k must be at least 0, not -1"),
+        ({"num_beams": 0}, "num_beams must be at least 1, not 0"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, not 0"),
     ],
 )
 def test_settings_out_of_their_range(settings, says):

@@ -24,7 +24,8 @@ def test_the_chosen_one_has_the_highest_log_p_a_token_computed_anew(kind, tokeni
     model = make_model(kind)
     found = sample_and_rank(model, tokenizer, prompt, n=12, max_new_tokens=10)
     means = [slow_log_p(model, prompt, one.ids) / len(one.ids) for one in found.tries]
-    assert found.chosen == max(range(12), key=means.__getitem__) and found.best is found.tries[found.chosen]
+    said = [number for number, one in enumerate(found.tries) if one.text.strip()]
+    assert found.chosen == max(said, key=means.__getitem__) and found.best is found.tries[found.chosen]
     assert [one.score for one in found.tries] == pytest.approx(means, abs=1e-4)
     assert found.scorer == "mean log p" and len({one.text for one in found.tries}) > 1
 
@@ -78,6 +79,12 @@ def test_repeats_of_an_earlier_turn():
     found = rank(tries, "sum", turns)
     assert (found.chosen, found.removed) == (1, (0,))
     assert rank(tries[:1], "sum", turns).chosen == 0  # something must be said
+
+
+def test_nothing_is_said_only_if_there_is_nothing_else():
+    tries = [Try(" \n", [0], -0.1), Try("yes", [1], -2.0), Try("", [0], -0.2)]
+    assert (rank(tries).chosen, rank(tries).removed) == (1, (0, 2))
+    assert rank([tries[0], tries[2]]).chosen == 0
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "bart"])
