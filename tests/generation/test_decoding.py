@@ -181,9 +181,9 @@ def test_the_end_may_be_known_to_the_tokenizer_or_the_model_alone(tokenizer):
     assert decode(ended, words, [[1]], Decoding(4, temperature=0))[0][0].ids == [3] * 4
     words.eos_token = words.convert_ids_to_tokens(3)
     assert decode(ended, words, [[1]], Decoding(4, temperature=0))[0][0].ids == [3]
-    ended.generation_config.eos_token_id = [3, 4]
+    assert decode(ended, numbered_tokenizer(5), [[1]], Decoding(4, temperature=0, end_tokens=(2, 3)))[0][0].ids == [3]
+    ended.generation_config.eos_token_id = [4, 3]
     assert decode(ended, numbered_tokenizer(5), [[1]], Decoding(4, temperature=0))[0][0].ids == [3]
-    assert decode(ended, numbered_tokenizer(5), [[1]], Decoding(4, temperature=0, end_tokens=(2,)))[0][0].ids == [3]
 
 
 def test_the_model_s_own_settings_do_not_count_and_come_back(tokenizer, prompts):
