@@ -43,16 +43,18 @@ def generate(
     truncate_left: Truncate = False,
 ) -> None:
     """Continue a prompt: hfssl generate out/gpt --prompt "The committee said" --tries 10."""
-    from hfssl.generation import continue_text, load_generator
+    from hfssl.generation import continue_text, load_generator, shown
 
+    language_model, tokenizer = load_generator(model)
     found = continue_text(
-        *load_generator(model), prompt, tries, max_new_tokens, top_k, temperature, top_p, top_p_rule, scorer, seed,
+        language_model, tokenizer, prompt, tries, max_new_tokens, top_k, temperature, top_p, top_p_rule, scorer, seed,
         truncate_left,
     )  # fmt: skip
+    before = "" if language_model.config.is_encoder_decoder else prompt  # its text is no continuation
     if tries == 1:
-        return print(prompt + found.best.text)
+        return print(before + shown(found.best.text))
     for number, one in enumerate(found.tries):
-        print(f"{'*' if number == found.chosen else ' '}[{number + 1}] {one.score:.4f} {prompt}{one.text}")
+        print(f"{'*' if number == found.chosen else ' '}[{number + 1}] {one.score:.4f} {before}{shown(one.text)}")
     print(f"chosen of {tries} tries by {found.scorer}: [{found.chosen + 1}]")
 
 
@@ -70,7 +72,7 @@ def translate(
     truncate_left: Truncate = False,
 ) -> None:
     """Translate: hfssl translate out/mt "a man in a hat", or lines from a file or standard input."""
-    from hfssl.generation import load_generator, load_layout
+    from hfssl.generation import load_generator, load_layout, shown
     from hfssl.generation import translate as translate_texts
 
     sources = _sources(texts, file)
@@ -82,7 +84,7 @@ def translate(
     )  # fmt: skip
     lines = "".join(" ".join(text.split()) + "\n" for text in found)
     if out is None:
-        return print(lines, end="")
+        return print(shown(lines), end="")
     from hfssl.files import write_whole
 
     try:
@@ -103,7 +105,7 @@ def complete(
     max_new_tokens: NewTokens = 35,
 ) -> None:
     """Complete commonsense: hfssl complete out/comet "PersonX drifts through life" xAttr."""
-    from hfssl.generation import complete_many, load_generator, load_layout
+    from hfssl.generation import complete_many, load_generator, load_layout, shown
 
     layout = load_layout(model, ("commonsense",), needed=True)
     relations = [relation] if relation is not None else layout.tags["relation"]
@@ -112,7 +114,7 @@ def complete(
     for one, completions in zip(relations, found, strict=True):
         print(one.strip("<>"))
         for completion in completions:
-            print(f"  {completion.score:.4f} {completion.text}")
+            print(f"  {completion.score:.4f} {shown(completion.text)}")
 
 
 @app.command()

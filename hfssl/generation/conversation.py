@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from hfssl.generation.decoding import Decoding, decode
 from hfssl.generation.loading import count_positions
 from hfssl.generation.ranking import Ranked, find_scorer, rank
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 COMMANDS = "/reset forgets what was said, /save FILE writes it, /quit ends"
 
 
@@ -136,6 +138,11 @@ class Conversation:
         return path
 
 
+def shown(text: str) -> str:
+    """A model's words for a terminal, which they may not steer: control characters are spelled out."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+
+
 def chat(model, tokenizer, layout=None, source: TextIO | None = None, out: TextIO | None = None, **settings) -> None:
     """Talks until the input ends.
 
@@ -158,7 +165,7 @@ def chat(model, tokenizer, layout=None, source: TextIO | None = None, out: TextI
             if text.startswith("/"):
                 sys.stderr.write(f"{_obey(conversation, text)}\n")
             elif text:
-                out.write(" ".join(conversation.reply(text).split()) + "\n")
+                out.write(shown(" ".join(conversation.reply(text).split())) + "\n")
                 out.flush()
         except InputError as error:
             sys.stderr.write(f"error: {one_line(error)}\n")

@@ -13,7 +13,7 @@ import pytest
 from hfssl import cli
 from hfssl.data.layout import Layout
 from hfssl.errors import InputError
-from hfssl.generation import Conversation, Try, chat, conversation, sample_and_rank
+from hfssl.generation import Conversation, Try, chat, conversation, sample_and_rank, shown
 from tests.conftest import ROOT
 from tests.generation.tiny import make_model, make_tokenizer
 
@@ -86,6 +86,14 @@ def test_a_chat_template_or_a_line_for_each_turn(tokenizer, prompts):
     templated.reply("on")
     expected = f"user the<turn>assistant {said}<turn>user on<turn><sep>"
     assert prompts[4] == tokenizer(expected)["input_ids"]
+
+
+def test_words_do_not_steer_the_terminal(tokenizer, monkeypatch):
+    assert shown("a\x1b[2J\x9b\x7f\tü\u00a0\n") == "a\\x1b[2J\\x9b\\x7f\tü\u00a0\n"
+    monkeypatch.setattr(conversation, "decode", lambda *given: [[Try("no\x1b]0;title\x07", [7], -1.0)]])
+    out = io.StringIO()
+    chat(make_model(), tokenizer, None, io.StringIO("hello\n"), out)
+    assert out.getvalue() == "no\\x1b]0;title\\x07\n"
 
 
 def test_what_was_said_in_an_earlier_turn_is_not_said_again(tokenizer, monkeypatch):

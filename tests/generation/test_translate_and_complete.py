@@ -8,7 +8,7 @@ import torch
 from hfssl import cli
 from hfssl.data.layout import Layout
 from hfssl.errors import InputError
-from hfssl.generation import complete, complete_many, translate
+from hfssl.generation import complete, complete_many, shown, translate
 from tests.generation.tiny import POSITIONS, logits_of, make_model, make_tokenizer, slow_greedy, slow_log_p
 
 TRANSLATION = Layout("translation")
@@ -146,9 +146,9 @@ def test_the_verb_translate(folder, run, tmp_path, tokenizer):
     path = folder(TRANSLATION)
     expected = translate(make_model(), tokenizer, TRANSLATION, SOURCES, num_beams=5, max_new_tokens=8)
     lines = "".join(" ".join(text.split()) + "\n" for text in expected)
-    assert run("translate", path, *SOURCES, "--max_new_tokens", 8)[:2] == (0, lines)
+    assert run("translate", path, *SOURCES, "--max_new_tokens", 8)[:2] == (0, shown(lines))
     (tmp_path / "in.txt").write_text("\n".join(SOURCES))
-    assert run("translate", path, "--max_new_tokens", 8, stdin=(tmp_path / "in.txt").open())[:2] == (0, lines)
+    assert run("translate", path, "--max_new_tokens", 8, stdin=(tmp_path / "in.txt").open())[:2] == (0, shown(lines))
     code, out, _ = run("translate", path, "--file", tmp_path / "in.txt", "--out", tmp_path / "o", "--max_new_tokens", 8)
     assert (code, out) == (0, f"wrote 6 translations to {tmp_path / 'o'}\n") and (tmp_path / "o").read_text() == lines
     (tmp_path / "bad.txt").write_bytes(b"caf\xe9")
@@ -166,7 +166,7 @@ def test_the_verb_translate(folder, run, tmp_path, tokenizer):
 def test_the_verb_complete(folder, run, tokenizer):
     path = folder(COMET)
     found = complete(make_model(), tokenizer, COMET, "the cat", "xNeed", num_beams=2)
-    lines = "".join(f"  {one.score:.4f} {one.text}\n" for one in found)
+    lines = "".join(f"  {one.score:.4f} {shown(one.text)}\n" for one in found)
     assert run("complete", path, "the cat", "xNeed", "--num_beams", 2)[:2] == (0, f"xNeed\n{lines}")
     out = run("complete", path, "the cat", "--num_beams", 2)[1]
     assert out.startswith("xIntent\n  -") and out.endswith(f"xNeed\n{lines}")
@@ -183,4 +183,5 @@ def test_the_verb_generate(folder, run):
     assert f"chosen of 3 tries by sum log p: {out[out.index('*[') + 1 :][:3]}" in out
     assert run("generate", path, "--prompt", "cat " * 50)[0] == 2
     assert run("generate", path, "--prompt", "cat " * 50, "--truncate_left", "--max_new_tokens", 3)[0] == 0
+    assert not run("generate", folder(Layout(), "bart"), "--prompt", "the cat", "--top_k", 1)[1].startswith("the cat")
     assert "unknown scorer 'x'" in run("generate", path, "--prompt", "x", "--scorer", "x")[2]
