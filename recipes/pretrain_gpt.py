@@ -4,8 +4,11 @@
 
 The model is a stock GPT2LMHeadModel, or by `model.architecture: llama` a modern block (RoPE, RMSNorm, SwiGLU); what is
 saved loads with AutoModelForCausalLM. Without --tokenizer a byte-level BPE of --vocab_size entries is trained on the
-text first. Expected: see the table in recipes/README.md, which names the hardware, the time and the loss of each YAML.
+text first. `--positions sinusoidal` (Vaswani et al. 2017) or `dyadic` (the lecture) puts a fixed table where GPT-2 learns
+one. Expected: see the table in recipes/README.md, which names the hardware, the time and the loss of each YAML.
 """
+
+from dataclasses import dataclass, field
 
 from transformers import GPT2Config, LlamaConfig, set_seed
 
@@ -17,9 +20,15 @@ from hfssl.models.modeling_lm import language_model
 from hfssl.training import PretrainingArguments, PretrainingTrainer, run
 
 
+@dataclass
+class PositionArguments:
+    positions: str = field(default="learned", metadata={"help": "GPT-2's positions: learned, sinusoidal or dyadic."})
+
+
 @exits_on_bad_input
 def main(argv=None):
-    config, text, corpus, args = parse_config(
+    config, positions, text, corpus, args = parse_config(
+        PositionArguments,
         TextArguments,
         CorpusArguments,
         PretrainingArguments,
@@ -29,6 +38,8 @@ def main(argv=None):
     )
     data = load_text_data(text, corpus, style="gpt2")
     fit_vocabulary(config, data.tokenizer, corpus.block_size)
+    if positions.positions != "learned":
+        config.position_table = positions.positions
 
     set_seed(args.seed)
     trainer = PretrainingTrainer(

@@ -31,6 +31,8 @@ from transformers import (
 from transformers.activations import NewGELUActivation
 from transformers.modeling_outputs import CausalLMOutput, MaskedLMOutput
 
+from .positions import position_table
+
 IGNORED = -100
 # Floats of logits at one time: small enough for a CPU's caches, large enough that a GPU's matrix units stay busy.
 _CPU_LOGITS, _GPU_LOGITS = 2**24, 2**28
@@ -359,6 +361,11 @@ class _FusedNewGELU(NewGELUActivation):
 
 
 class GPT2ForTraining(_CausalTraining, GPT2LMHeadModel):
+    """GPT-2. Where its config has a `position_table` (see `positions.TABLES`), wpe holds that table and does not learn.
+
+    Its amplitude is the words' initial spread, `initializer_range`; in Vaswani et al. 2017, section 3.4, both are 1.
+    """
+
     stock = GPT2LMHeadModel
 
     def __init__(self, config):
@@ -366,6 +373,17 @@ class GPT2ForTraining(_CausalTraining, GPT2LMHeadModel):
         for block in self.transformer.h:
             if type(block.mlp.act) is NewGELUActivation:
                 block.mlp.act = _FusedNewGELU()
+        if kind := getattr(config, "position_table", None):
+            table = position_table(kind, config.n_positions, config.n_embd) * config.initializer_range
+            self.transformer.wpe.weight.requires_grad_(False).copy_(table)
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        found = super().from_pretrained(*args, **kwargs)
+        model = found[0] if isinstance(found, tuple) else found
+        if getattr(model.config, "position_table", None):  # loading made new weights
+            model.transformer.wpe.weight.requires_grad_(False)
+        return found
 
 
 class LlamaForTraining(_CausalTraining, LlamaForCausalLM):
@@ -393,7 +411,9 @@ TRAINING_CLASSES = (GPT2ForTraining, LlamaForTraining, BertForTraining, ModernBe
 
 
 def language_model(config: PreTrainedConfig) -> PreTrainedModel:
-    """A language model of this config, from scratch, in its training class."""
+    """A language model of this config, from scratch, in its training class; ValueError if there is none for it."""
+    if getattr(config, "position_table", None) and not isinstance(config, GPT2ForTraining.config_class):
+        raise ValueError(f"a table of positions needs GPT-2's wpe; {config.model_type} has its own positions")
     for training_class in TRAINING_CLASSES:
         if isinstance(config, training_class.config_class):
             return training_class(config)
