@@ -88,6 +88,24 @@ def bootstrap_spearman(found: np.ndarray, truth: np.ndarray, draws: int = DRAWS,
     return _spearman(patterns, weights)[:, 0]
 
 
+def bootstrap_sums(sums: np.ndarray, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
+    """The sums over items that are drawn anew with replacement: draws of any score that is a function of sums.
+
+    The same seed and number of items draw the same items, so that two models' draws can be subtracted.
+
+    Args:
+        sums: (N, d), what each item adds; items that depend on each other are added up before.
+
+    Returns:
+        (draws, d).
+    """
+    rng, size = np.random.default_rng(seed), len(sums)
+    found = np.empty((draws, sums.shape[1]))
+    for draw in range(draws):  # one at a time: draws * N numbers need not be held
+        found[draw] = np.bincount(rng.integers(size, size=size), minlength=size) @ sums
+    return found
+
+
 def paired_permutation(
     task: Task,
     splits: Mapping[str, SplitData],
