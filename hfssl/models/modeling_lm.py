@@ -31,7 +31,7 @@ from transformers import (
 from transformers.activations import NewGELUActivation
 from transformers.modeling_outputs import CausalLMOutput, MaskedLMOutput
 
-from .positions import position_table
+from .positions import fix_positions
 
 IGNORED = -100
 # Floats of logits at one time: small enough for a CPU's caches, large enough that a GPU's matrix units stay busy.
@@ -361,11 +361,6 @@ class _FusedNewGELU(NewGELUActivation):
 
 
 class GPT2ForTraining(_CausalTraining, GPT2LMHeadModel):
-    """GPT-2. Where its config has a `position_table` (see `positions.TABLES`), wpe holds that table and does not learn.
-
-    Its amplitude is the words' initial spread, `initializer_range`; in Vaswani et al. 2017, section 3.4, both are 1.
-    """
-
     stock = GPT2LMHeadModel
 
     def __init__(self, config):
@@ -373,16 +368,12 @@ class GPT2ForTraining(_CausalTraining, GPT2LMHeadModel):
         for block in self.transformer.h:
             if type(block.mlp.act) is NewGELUActivation:
                 block.mlp.act = _FusedNewGELU()
-        if kind := getattr(config, "position_table", None):
-            table = position_table(kind, config.n_positions, config.n_embd) * config.initializer_range
-            self.transformer.wpe.weight.requires_grad_(False).copy_(table)
+        fix_positions(self)
 
     @classmethod
     def from_pretrained(cls, *args, **kwargs):
         found = super().from_pretrained(*args, **kwargs)
-        model = found[0] if isinstance(found, tuple) else found
-        if getattr(model.config, "position_table", None):  # loading made new weights
-            model.transformer.wpe.weight.requires_grad_(False)
+        fix_positions(found[0] if isinstance(found, tuple) else found)  # loading made new weights
         return found
 
 

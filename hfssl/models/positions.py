@@ -54,3 +54,14 @@ def position_table(kind: str, positions: int, width: int) -> torch.Tensor:
     if table.shape[1] > width:
         raise ValueError(f"dyadic positions of {positions} tokens fill {table.shape[1]} columns, the width is {width}")
     return torch.nn.functional.pad(table, (0, width - table.shape[1]))
+
+
+@torch.no_grad()
+def fix_positions(model) -> None:
+    """Where a GPT-2's config names a `position_table`, puts that table into wpe, which then does not learn.
+
+    Its amplitude is the words' initial spread, `initializer_range`; in Vaswani et al. 2017, section 3.4, both are 1.
+    """
+    if kind := getattr(model.config, "position_table", None):
+        table = position_table(kind, model.config.n_positions, model.config.n_embd)
+        model.transformer.wpe.weight.requires_grad_(False).copy_(table * model.config.initializer_range)
