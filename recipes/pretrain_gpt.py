@@ -4,8 +4,8 @@
 
 The model is a stock GPT2LMHeadModel, or by `model.architecture: llama` a modern block (RoPE, RMSNorm, SwiGLU); what is
 saved loads with AutoModelForCausalLM. Without --tokenizer a byte-level BPE of --vocab_size entries is trained on the
-text first. `--positions sinusoidal` (Vaswani et al. 2017) or `dyadic` (the lecture) puts a fixed table where GPT-2 learns
-one. Expected: see the table in recipes/README.md, which names the hardware, the time and the loss of each YAML.
+text first. `--positions sinusoidal` (Vaswani et al. 2017) or `dyadic` (the lecture) is a fixed table where GPT-2
+learns one. Expected: see the table in recipes/README.md, which names the hardware, the time and the loss of each YAML.
 """
 
 from dataclasses import dataclass, field

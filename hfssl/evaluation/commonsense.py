@@ -1,4 +1,4 @@
-"""What COMET is scored by (Bosselut et al. 2019): BLEU-2, novelty, true from false; and the nearest neighbour's answers.
+"""COMET's scores (Bosselut et al. 2019): BLEU-2, novelty, true from false; and the nearest neighbour's answers.
 
 BLEU-2 is NLTK's sentence BLEU with the weights (.5, .5) and its smoothing method 1, as in COMET's bleu_atomic.py. Of
 one word it is never over .316, the root of the smoothed .1 for the pair of words that is not there.

@@ -148,17 +148,15 @@ def classify(model, tokenizer, layout: Layout, parts: dict[str, list[Row]], batc
 
 def commonsense_lines(found: dict[str, Any], num_beams: int) -> list[tuple[str, str]]:
     """The figures in words: what each is, and its value with its anchors."""
-    told = found["perplexity"]
-    lines = [
-        ("perplexity of the objects, ends counted",
-         f"{told['perplexity']:.2f} ({told['low']:.2f} to {told['high']:.2f}); unigram {found['unigram perplexity']:.1f}")
-    ]  # fmt: skip
+    told, unigram = found["perplexity"], f"unigram {found['unigram perplexity']:.1f}"
+    value = f"{told['perplexity']:.2f} ({told['low']:.2f} to {told['high']:.2f}); {unigram}"
+    lines = [("perplexity of the objects, ends counted", value)]
     for name in ("BLEU-2", "nearest neighbour BLEU-2"):
         score = found[name]
         value = "every pair is skipped: over a third of its references are 'none'"
         if score:
-            low, high = score["interval"]["low"], score["interval"]["high"]
-            value = f"{score['score']:.2f} ({low:.2f} to {high:.2f}), {score['scored']:,} pairs, {score['skipped']:,} skipped"
+            value = f"{score['score']:.2f} ({score['interval']['low']:.2f} to {score['interval']['high']:.2f})"
+            value += f", {score['scored']:,} pairs, {score['skipped']:,} skipped"
         lines.append((f"{name}, {num_beams} beams", value))
     new = found["novelty"]
     lines.append(("N/T sro, N/T o, N/U o, %", f"{new['sro']:.2f}, {new['o']:.2f}, {new['unique_o']:.2f}"))

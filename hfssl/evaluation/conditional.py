@@ -14,7 +14,7 @@ from hfssl.data.conditional import encode_pairs
 from hfssl.data.layout import Layout
 from hfssl.errors import InputError
 from hfssl.evaluation.language import unigram_loss
-from hfssl.evaluation.significance import bootstrap_sums, interval
+from hfssl.evaluation.significance import bootstrap_sums, group_sums, interval
 from hfssl.generation import load_generator, load_layout, sequence_scores
 from hfssl.generation.loading import count_positions
 
@@ -89,9 +89,7 @@ def perplexity(
     kept = counts > 0
     if not kept.any():
         raise InputError("no target is left to score")
-    index = np.unique([str(group) for group in groups], return_inverse=True)[1][kept]
-    sums = np.zeros((index.max() + 1, 2))
-    np.add.at(sums, index, np.stack([-log_p[kept], counts[kept]], 1))
+    sums = group_sums(np.stack([-log_p[kept], counts[kept]], 1), np.asarray(groups)[kept])
     drawn = bootstrap_sums(sums, draws, seed)
     limits = interval(drawn[:, 0] / drawn[:, 1])
     loss, low, high = sums[:, 0].sum() / sums[:, 1].sum(), limits.low, limits.high

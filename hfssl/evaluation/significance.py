@@ -94,7 +94,7 @@ def bootstrap_sums(sums: np.ndarray, draws: int = DRAWS, seed: int = 0) -> np.nd
     The same seed and number of items draw the same items, so that two models' draws can be subtracted.
 
     Args:
-        sums: (N, d), what each item adds; items that depend on each other are added up before.
+        sums: (N, d), what each item adds; items that depend on each other are added up before (`group_sums`).
 
     Returns:
         (draws, d).
@@ -104,6 +104,14 @@ def bootstrap_sums(sums: np.ndarray, draws: int = DRAWS, seed: int = 0) -> np.nd
     for draw in range(draws):  # one at a time: draws * N numbers need not be held
         found[draw] = np.bincount(rng.integers(size, size=size), minlength=size) @ sums
     return found
+
+
+def group_sums(rows: np.ndarray, groups: Sequence) -> np.ndarray:
+    """The sums of rows (N, d) over each group, (groups, d): what depends on each other is drawn as one."""
+    index = np.unique(np.asarray(groups), return_inverse=True)[1]
+    sums = np.zeros((index.max() + 1, rows.shape[1]))
+    np.add.at(sums, index, rows)
+    return sums
 
 
 def paired_permutation(

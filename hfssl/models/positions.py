@@ -1,4 +1,4 @@
-"""Position encodings that are tables and not learned: the lecture's dyadic frequencies, and the Transformer's sinusoids.
+"""Tables of positions that are not learned: the lecture's dyadic frequencies, and the Transformer's sinusoids.
 
 A table has one row a position. The lecture sets it beside the word's embedding (h[0, t, J] = e[w[t], I]; e^{i w t};
 e^{i 2 w t}; ...), Vaswani et al. 2017 add it. GPT-2 adds whatever its `wpe` holds, so that either can stand there.
