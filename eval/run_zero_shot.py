@@ -1,4 +1,4 @@
-"""How well does a language model know corpora that it was not trained on? WikiText-2, PTB and LAMBADA, as GPT-2 was asked.
+"""How well does a language model know corpora that it never saw? WikiText-2, PTB and LAMBADA, as GPT-2 was asked.
 
     python eval/run_zero_shot.py --model out/gpt --wikitext2 wikitext2-test.txt
     python eval/run_zero_shot.py --model out/gpt --wikitext2 wiki.test.tokens --ptb ptb.test.txt --lambada lambada.jsonl

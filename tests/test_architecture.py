@@ -26,6 +26,7 @@ FLOORS = {
     "information": 1,
     "benchmarking": 1,
     "benchmarking_vision": 6,
+    "benchmarking_translation": 6,
     "environment": 1,
     "launch": 2,
     "generation": 2,

@@ -64,7 +64,7 @@ class Windows(Dataset):
         if not 1 <= stride < context:
             raise InputError(f"the stride must lie between 1 and {context - 1}, below the context of {context} tokens")
         self.ids, self.context = torch.as_tensor(ids), min(context, len(ids))
-        self.ends = list(range(self.context, len(ids), stride)) + [len(ids)]
+        self.ends = [*range(self.context, len(ids), stride), len(ids)]
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -109,7 +109,7 @@ def score_corpus(
     Raises:
         InputError: the file is empty or cannot be read, or the stride does not fit.
     """
-    lines = [line for line in itertools.islice(_lines(path), limit)]
+    lines = list(itertools.islice(_lines(path), limit))
     words = sum(len(line.split()) + 1 for line in lines)
     size = sum(len(line.encode()) + 1 for line in lines)
     text = "\n".join(detokenize(line, corpus) if plain else line for line in lines) + "\n"

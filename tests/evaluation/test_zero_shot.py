@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from hfssl.errors import InputError
 from hfssl.evaluation.zero_shot import Windows, detokenize, score_corpus, score_last_words
 from hfssl.tokenization import train_bpe
 
-LINES = [' = A <unk> = ', ' The cat , 1 @,@ 000 years old , did n\'t sit on the " old mat " . ', "", " The dog sat . "]
+LINES = [" = A <unk> = ", ' The cat , 1 @,@ 000 years old , did n\'t sit on the " old mat " . ', "", " The dog sat . "]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,9 @@ def test_the_penn_treebank_in_plain_text():
     assert detokenize(line, "PTB") == "the company's shares didn't fall below $N or the banks' N%"
 
 
-@pytest.mark.parametrize(("size", "context", "stride"), [(50, 16, 8), (50, 16, 15), (16, 16, 8), (5, 16, 8), (17, 16, 1)])
+@pytest.mark.parametrize(
+    ("size", "context", "stride"), [(50, 16, 8), (50, 16, 15), (16, 16, 8), (5, 16, 8), (17, 16, 1)]
+)
 def test_each_token_is_predicted_once_with_what_is_before_it(size, context, stride):
     windows, predicted = Windows(range(size), context, stride), []
     for index in range(len(windows)):
@@ -54,7 +57,7 @@ def test_each_token_is_predicted_once_with_what_is_before_it(size, context, stri
         new = item["labels"][item["labels"] >= 0]
         predicted += new.tolist()
         assert len(item["input_ids"]) == min(context, size)
-        assert index == 0 or len(new) <= stride and new[0] - item["input_ids"][0] >= context - stride
+        assert index == 0 or (len(new) <= stride and new[0] - item["input_ids"][0] >= context - stride)
     assert predicted == list(range(1, size))
     with pytest.raises(InputError, match="between 1 and 15"):
         Windows(range(size), 16, 16)
@@ -64,7 +67,7 @@ def test_each_token_is_predicted_once_with_what_is_before_it(size, context, stri
 def test_perplexity_of_a_word_against_a_loop(model, tmp_path):
     (tmp_path / "wiki.txt").write_text("\n".join(LINES) + "\n")
     found = score_corpus(*model, tmp_path / "wiki.txt", "WikiText-2", context=8, stride=3, batch_size=2)
-    text = "= A <unk> =\nThe cat, 1,000 years old, didn't sit on the \"old mat\".\n\nThe dog sat.\n"
+    text = '= A <unk> =\nThe cat, 1,000 years old, didn\'t sit on the "old mat".\n\nThe dog sat.\n'
     ids = torch.tensor([model[1].eos_token_id, *model[1](text)["input_ids"]])
     total, seen = 0.0, []
     for at in range(1, len(ids)):
@@ -101,17 +104,27 @@ def test_last_words_against_one_at_a_time(model):
     assert found.perplexity == pytest.approx(math.exp(-log_p / 3), rel=1e-4)
 
 
-def test_what_is_likeliest_is_right(model):
-    """The passage goes on as the model would."""
-    network, tokenizer = model
-    ids = tokenizer("The cat")["input_ids"]
-    ends = [token for token in range(len(tokenizer)) if tokenizer.decode([token]).strip().isalpha()]
-    with torch.no_grad():
-        best = max(ends, key=lambda token: network(torch.tensor([ids])).logits[0, -1, token])
-    passage = "The cat " + tokenizer.decode([best]).strip()
-    assert score_last_words(network, tokenizer, ["The cat sat", passage], context=32).accuracy in (0, 0.5, 1)
+class Always:
+    """Finds one token the likeliest, whatever comes before."""
+
+    device = "cpu"
+
+    def __init__(self, token, size):
+        self.logits = torch.nn.functional.one_hot(torch.tensor(token), size) * 5.0
+
+    def __call__(self, input_ids, attention_mask):
+        return SimpleNamespace(logits=self.logits.expand(*input_ids.shape, -1))
+
+
+def test_a_word_is_right_if_all_its_tokens_are_the_likeliest(model):
+    tokenizer = model[1]
+    [mat] = tokenizer(" mat")["input_ids"]
+    assert len(tokenizer(" matmat")["input_ids"]) > 1
+    passages = ["The cat sat on the mat", "on the dog", "The mat matmat"]
+    found = score_last_words(Always(mat, len(tokenizer)), tokenizer, passages, context=32)
+    assert found.accuracy == pytest.approx(1 / 3)
     with pytest.raises(InputError, match="at least two words"):
-        score_last_words(network, tokenizer, ["cat"], context=32)
+        score_last_words(model[0], tokenizer, ["cat"], context=32)
 
 
 def test_the_program(model, tmp_path, capsys):
