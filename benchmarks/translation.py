@@ -33,15 +33,16 @@ class TranslationBenchmarkArguments:
     layers: int = field(default=4, metadata={"help": "Of the separator model; the other has half on each side."})
     heads: int = field(default=4, metadata={"help": "Of both models."})
     batch_size: int = field(default=64, metadata={"help": "Pairs of a step."})
-    learning_rate: float = field(default=1e-3, metadata={"help": "The highest of the schedule, for both."})
+    learning_rates: list[float] = field(
+        default_factory=lambda: [1e-3, 1e-3], metadata={"help": "The highest of the schedule, of each arm."}
+    )
     num_beams: int = field(default=5, metadata={"help": "Of the decoding."})
-    limit: int | None = field(default=None, metadata={"help": "Translate the first so many test sentences alone."})
     seed: int = field(default=0, metadata={"help": "Of the weights, the order and the bootstrap."})
     out: str | None = field(default=None, metadata={"help": "A JSON file for the figures and the translations."})
 
     def __post_init__(self):
-        if self.minutes <= 0 or min(self.num_beams, self.batch_size) < 1:
-            raise InputError("--minutes must be over 0, --num_beams and --batch_size at least 1")
+        if self.minutes <= 0 or min(self.num_beams, self.batch_size) < 1 or len(self.learning_rates) != len(ARMS):
+            raise InputError("--minutes and --batch_size must be over 0, and --learning_rates two")
 
 
 @exits_on_bad_input
@@ -50,7 +51,7 @@ def main(argv=None):
     if args.out:
         check_file(args.out)
     columns = {"source_column": args.source_column, "target_column": args.target_column}
-    test = read_pairs(args.data, "test", Columns(*columns.values()))[: args.limit]
+    test = read_pairs(args.data, "test", Columns(*columns.values()))
     pairs = PairArguments("translation", [args.data], vocab_size=args.vocab_size, **columns)
     data = load_pair_data(pairs)
     tokenizer, layout = data.tokenizer, data.layout
@@ -58,17 +59,15 @@ def main(argv=None):
     shape = Shape(len(tokenizer), args.width, args.layers, args.heads, pairs.max_length, *specials)
     sources, references = [row["source"] for row in test], [row["target"] for row in test]
     said, rows, lines = {}, [], []
-    for arm in ARMS:
-        budget = 60 * args.minutes, args.batch_size, args.learning_rate, args.seed
-        model, told = train_arm(arm, shape, data.train, *budget)
+    for arm, rate in zip(ARMS, args.learning_rates, strict=True):
+        model, told = train_arm(arm, shape, data.train, 60 * args.minutes, args.batch_size, rate, args.seed)
         said[arm] = translate(model, tokenizer, layout if arm == ARMS[0] else None, sources, args.num_beams)
         score = score_translations(said[arm], references, seed=args.seed)
         rows.append({"arm": arm} | told | score)
         bleu = f"{score['BLEU']:.2f} ({score['low']:.2f} to {score['high']:.2f})"
         counts = (f"{told[name]:,}" for name in ("weights", "steps", "pairs"))
         lines.append([arm, bleu, f"{score['chrF']:.1f}", *counts, f"{told['seconds'] / 60:.1f}"])
-    heads = ["", "BLEU", "chrF", "weights", "steps", "pairs", "minutes"]
-    print_table(heads, lines, f"{args.data}, {len(test):,} sentences")
+    print_table(["", "BLEU", "chrF", "weights", "steps", "pairs", "minutes"], lines, f"{args.data}, {len(test):,} rows")
     difference, low, high = bleu_difference(said[ARMS[0]], said[ARMS[1]], references, seed=args.seed)
     print(f"{ARMS[0]} less {ARMS[1]}: {difference:+.2f} BLEU ({low:+.2f} to {high:+.2f}, paired)")
     print(f"{rows[0]['signatures']['BLEU']}; beams {args.num_beams}")

@@ -77,13 +77,16 @@ def conversations(rows: Sequence[Mapping[str, Any]]) -> list[int]:
     return found
 
 
-def draw_candidates(rows: Sequence[Mapping[str, Any]], count: int = 20, seed: int = 0) -> list[list[str]]:
+def draw_candidates(
+    rows: Sequence[Mapping[str, Any]], pool: Sequence[Mapping[str, Any]], count: int = 20, seed: int = 0
+) -> list[list[str]]:
     """For each row the true response, then count - 1 others that are drawn from other conversations.
 
     No two candidates of a row are the same text.
 
     Args:
         rows: with "response" and "conversation", any mark of it.
+        pool: rows to draw from.
 
     Raises:
         ValueError: too few other responses.
@@ -92,7 +95,7 @@ def draw_candidates(rows: Sequence[Mapping[str, Any]], count: int = 20, seed: in
     for row in rows:
         chosen, tries = {row["response"].strip(): None}, 0
         while len(chosen) < count:
-            other = rows[rng.randrange(len(rows))]
+            other = pool[rng.randrange(len(pool))]
             if other["conversation"] != row["conversation"] and other["response"].strip():
                 chosen.setdefault(other["response"].strip())
             tries += 1

@@ -18,7 +18,7 @@ from hfssl.evaluation.conditional import Row, load_conditional, perplexity, some
 from hfssl.evaluation.dialogue import conversations, draw_candidates, hits_at_1, tfidf_scores, variety
 from hfssl.evaluation.significance import bootstrap_sums, group_sums, interval
 from hfssl.evaluation.ssa import KEY, read_sheets, score_ssa, write_sheet
-from hfssl.generation import Decoding, decode, rank
+from hfssl.generation import Decoding, Try, decode, rank
 from hfssl.generation.loading import count_positions
 
 CANDIDATES, RANKED = 20, (1, 5, 20)
@@ -59,7 +59,7 @@ def score_dialogue(args: DialogueArguments) -> dict[str, Any]:
     Returns:
         "perplexity" of the replies (see `conditional.perplexity`); "hits@1/20" and "TF-IDF hits@1/20": {"score", "low",
         "high"}, shares; "replies": by the name of a way of decoding, and of "people", `dialogue.variety` and "log p",
-        the mean a token.
+        the mean over replies of that a token.
 
     Raises:
         InputError: no dialogue model, or too little data.
@@ -78,7 +78,7 @@ def score_dialogue(args: DialogueArguments) -> dict[str, Any]:
     log_p, counts = target_scores(model, tokenizer, layout, rows, args.batch_size)
     found: dict[str, Any] = {"perplexity": perplexity(log_p, counts, groups, seed=args.seed)}
     try:
-        candidates = draw_candidates(rows, CANDIDATES, args.seed)
+        candidates = draw_candidates(rows, everything, CANDIDATES, args.seed)
     except ValueError as error:
         raise InputError(f"{args.data}: {error}") from None
     by_model = candidate_scores(model, tokenizer, layout, rows, candidates, args.batch_size)
@@ -89,13 +89,13 @@ def score_dialogue(args: DialogueArguments) -> dict[str, Any]:
         found[name] = {"score": float(hits.mean()), "low": limits.low, "high": limits.high}
 
     asked = rows[: args.replies]
-    said = replies_of(model, tokenizer, layout, asked, args)
-    found["replies"] = {}
-    for name, texts in said.items():
-        scored = [{"context": row["context"], "response": text} for row, text in zip(asked, texts, strict=True)]
-        log_p, counts = target_scores(model, tokenizer, layout, [row for row in scored if row["response"]])
-        mean = float(np.nansum(log_p) / max(1, counts.sum()))
-        found["replies"][name] = variety(texts) | {"log p": mean}
+    tries = replies_of(model, tokenizer, layout, asked, args)
+    said = {name: [layout.decode(tokenizer, one.ids) for one in chosen] for name, chosen in tries.items()}
+    likely = {name: float(np.mean([one.mean_log_p for one in chosen])) for name, chosen in tries.items()}
+    said["people"] = [row["response"].strip() for row in asked]
+    mean = log_p[: len(asked)] / np.maximum(counts[: len(asked)], 1)  # NaN where a reply is over the positions
+    likely["people"] = float(np.nanmean(mean))
+    found["replies"] = {name: variety(texts) | {"log p": likely[name]} for name, texts in said.items()}
     if args.ssa_out:
         write_sheet(args.ssa_out, [row["context"] for row in asked], said, args.seed)
     if args.out:
@@ -118,8 +118,8 @@ def candidate_scores(model, tokenizer, layout, rows, candidates, batch_size: int
     return np.where(counts > 0, log_p / np.maximum(counts, 1), -np.inf).reshape(len(rows), -1)
 
 
-def replies_of(model, tokenizer, layout, rows: Sequence[Row], args: DialogueArguments) -> dict[str, list[str]]:
-    """A reply to each context by each way: greedy, a sample, Meena's sample-and-rank of N; and what people said.
+def replies_of(model, tokenizer, layout, rows: Sequence[Row], args: DialogueArguments) -> dict[str, list[Try]]:
+    """A reply to each context by each way: greedy, a sample, and Meena's sample-and-rank of N.
 
     The N of sample-and-rank are the first of the same twenty samples, so that the ways differ in the ranking alone.
     """
@@ -127,20 +127,14 @@ def replies_of(model, tokenizer, layout, rows: Sequence[Row], args: DialogueArgu
     room = None if positions is None else max(1, positions - args.max_new_tokens)
     prompts = [layout.prompt_ids(tokenizer, row, room) for row in rows]
 
-    def drawn(temperature: float, tries: int):
+    def drawn(temperature: float, tries: int) -> list[list[Try]]:
         how = Decoding(args.max_new_tokens, temperature, seed=args.seed)
         return decode(model, tokenizer, prompts, how, tries, max(1, args.batch_size // tries))
 
-    def texts(chosen) -> list[str]:
-        return [layout.decode(tokenizer, one.ids) for one in chosen]
-
-    found = {"greedy": texts(tries[0] for tries in drawn(0.0, 1))}
-    found["sample"] = texts(tries[0] for tries in drawn(1.0, 1))
     samples = drawn(TEMPERATURE, max(RANKED))
-    for n in RANKED:
-        name = f"rank, N = {n}"
-        found[name] = texts(rank(tries[:n]).best for tries in samples)
-    return found | {"people": [row["response"].strip() for row in rows]}
+    ranked = {f"rank, N = {n}": [rank(tries[:n]).best for tries in samples] for n in RANKED}
+    singles = {name: [tries[0] for tries in drawn(t, 1)] for name, t in (("greedy", 0.0), ("sample", 1.0))}
+    return singles | ranked
 
 
 def score_sheets(paths: Sequence[str]) -> dict[str, Any]:

@@ -42,7 +42,8 @@ def folder(tmp_path_factory):
     }
     for name, path in sources.items():
         task = "commonsense" if name == "triples" else name
-        data = load_pair_data(PairArguments(task, [path], vocab_size=400, eval_fraction=0.3))
+        held_out = [path.replace("train", "valid")] if name == "triples" else None
+        data = load_pair_data(PairArguments(task, [path], eval_pair_path=held_out, vocab_size=400))
         torch.manual_seed(0)
         end = data.tokenizer.eos_token_id
         config = GPT2Config(
@@ -155,13 +156,18 @@ def test_translation(folder, tmp_path, capsys):
         (run_translation, ["--model", "dialogue"], "is a model of dialogue, not of translation"),
         (run_commonsense, ["--model", "translation"], "is a model of translation, not of commonsense"),
         (run_dialogue, [], "give either --model, or --ssa_in"),
-        (run_dialogue, ["--model", "dialogue", "--limit", "3"], "different responses of other conversations"),
+        (
+            run_dialogue,
+            ["--model", "dialogue", "--data", "few.jsonl"],
+            "no 19 different responses of other conversations",
+        ),
         (run_commonsense, ["--model", "commonsense", "--num_beams", "0"], "must be at least 1"),
-        (run_translation, ["--model", "translation", "--out", "/proc/nope/x.json"], "/proc/nope"),
+        (run_translation, ["--model", "translation", "--out", "few.jsonl/x.json"], "few.jsonl"),
     ],
 )
 def test_bad_input(folder, monkeypatch, capsys, program, flags, message):
     monkeypatch.chdir(folder)
+    (folder / "few.jsonl").write_text(json.dumps({"context": ["Hi"], "response": "Hello"}))
     with pytest.raises(SystemExit) as stopped:
         program.main([f"./{flag}" if flag in ("dialogue", "translation", "commonsense") else flag for flag in flags])
     said = capsys.readouterr().err

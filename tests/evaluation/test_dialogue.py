@@ -59,12 +59,12 @@ def test_a_conversation_goes_on_with_what_was_said():
 
 
 def test_distractors_are_other_texts_of_other_conversations():
-    found = draw_candidates(rows(), count=5, seed=1)
+    found = draw_candidates(rows(), rows(), count=5, seed=1)
     for row, texts in zip(rows(), found, strict=True):
         assert texts[0] == row["response"] and len(set(texts)) == 5
-    assert found == draw_candidates(rows(), count=5, seed=1) != draw_candidates(rows(), count=5, seed=2)
+    assert found == draw_candidates(rows(), rows(), count=5, seed=1) != draw_candidates(rows(), rows(), count=5, seed=2)
     with pytest.raises(ValueError, match="no 5 different responses"):
-        draw_candidates(rows(), count=6)
+        draw_candidates(rows(), rows(), count=6)
 
 
 def test_hits_count_ties_by_their_share():
@@ -75,5 +75,5 @@ def test_hits_count_ties_by_their_share():
 
 
 def test_words_in_common_find_the_response():
-    candidates = draw_candidates(rows(), count=4, seed=0)
+    candidates = draw_candidates(rows(), rows(), count=4, seed=0)
     assert hits_at_1(tfidf_scores(rows(), candidates)).mean() == 1
