@@ -60,8 +60,8 @@ def position_table(kind: str, positions: int, width: int) -> torch.Tensor:
 def fix_positions(model) -> None:
     """Where a GPT-2's config names a `position_table`, puts that table into wpe, which then does not learn.
 
-    Its amplitude is the words' initial spread, `initializer_range`; in Vaswani et al. 2017, section 3.4, both are 1. The
-    first norm sees the sum of the two, so that of words at .02 beside waves at 1 nothing would be left.
+    Its amplitude is the words' initial spread, `initializer_range`; in Vaswani et al. 2017, section 3.4, both are 1.
+    The first norm sees the sum: of words at .02 beside waves at 1 hardly anything would be left.
     """
     if kind := getattr(model.config, "position_table", None):
         table = position_table(kind, model.config.n_positions, model.config.n_embd)

@@ -16,6 +16,7 @@ from hfssl.evaluation.commonsense import best_threshold, bleu2, comet_bleu2, nea
         ("", ["none"], 0),
         ("a b c d", ["a b", "c d", "x y z w v"], 0.6358881766016378),
         ("the the the", ["the cat"], 0.12909944487358058),
+        ("the the cat", ["the cat", "the dog"], 0.5773502691896257),  # of the two references the most "the", not all
         ("to eat food", ["to eat food"], 1.0),
         ("to eat", ["to eat a big lunch"], 0.22313016014842982),
     ],

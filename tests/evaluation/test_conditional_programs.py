@@ -13,7 +13,7 @@ from eval import run_commonsense, run_dialogue, run_translation
 from hfssl.data.conditional import PairArguments, load_pair_data
 from hfssl.data.layout import Layout
 from hfssl.data.pair_files import read_pairs
-from hfssl.evaluation.commonsense import comet_bleu2
+from hfssl.evaluation.commonsense import best_threshold, comet_bleu2
 from hfssl.evaluation.conditional import perplexity, target_scores
 from hfssl.models.modeling_lm import language_model
 from hfssl.tokenization import load_tokenizer
@@ -97,6 +97,7 @@ def test_commonsense_takes_the_data_set_whose_relations_it_knows(folder, capsys)
         losses, counts = by_hand(folder / "triples", rows[split])
         scores[split] = -losses / counts
     labels = {split: np.array([row["weight"] > 0 for row in rows[split]]) for split in rows}
+    assert told["threshold"] == pytest.approx(best_threshold(scores["validation"], labels["validation"]), abs=1e-4)
     right = {split: ((scores[split] > told["threshold"]) == labels[split]).mean() for split in rows}
     assert told["accuracy"] == right["test"] and told["validation accuracy"] == right["validation"]
     assert told["validation accuracy"] >= 0.5 == told["always true"] and told["statements"] == 6

@@ -53,6 +53,13 @@ def test_sums_over_sentences_give_the_corpus_s_bleu():
     assert bleu_of_sums((weights @ rows)[None])[0] == pytest.approx(expected, abs=1e-9)
 
 
+def test_without_a_right_4_gram_it_is_smoothed_as_sacrebleu_s():
+    hypotheses = [" ".join(reversed(text.split())) for text in REFERENCES]
+    expected = sacrebleu.corpus_bleu(hypotheses, [REFERENCES])
+    assert expected.counts[-1] == 0 < expected.score
+    assert bleu_of_sums(bleu_sums(hypotheses, REFERENCES).sum(0, keepdims=True))[0] == pytest.approx(expected.score)
+
+
 def test_a_paired_difference_is_surer_than_two_intervals():
     first, second = worse(REFERENCES, 0.2), worse(REFERENCES, 0.2, seed=1)
     same = bleu_difference(first, first, REFERENCES, draws=50)
