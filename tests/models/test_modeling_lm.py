@@ -17,8 +17,9 @@ from transformers import (
     ModernBertConfig,
 )
 
-from hfssl.models import modeling_lm
-from hfssl.models.modeling_lm import IGNORED, language_model, linear_cross_entropy, positions_within
+from hfssl.models import linear_cross_entropy as head
+from hfssl.models.linear_cross_entropy import IGNORED, linear_cross_entropy
+from hfssl.models.modeling_lm import language_model, positions_within
 
 VOCABULARY, LENGTH = 37, 12
 CONFIGS = {
@@ -148,7 +149,7 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_no_tensor_of_tokens_times_vocabulary_exists(kind, monkeypatch):
-    monkeypatch.setattr(modeling_lm, "_CPU_LOGITS", 2**16)  # floats at one time
+    monkeypatch.setattr(head, "_CPU_LOGITS", 2**16)  # floats at one time
     vocabulary, rows = 4096, 32  # 384 tokens: 1.6 million logits
     found = {}
     for name, model in zip(("ours", "stock"), models(kind, vocab_size=vocabulary), strict=True):
