@@ -290,9 +290,10 @@ def list_all() -> None:
     print("recipes")
     for path in recipe_configs():
         print(f"  {path.relative_to(programs_root())}")
-    print("tasks (hfssl NAME MODEL)")
+    print("tasks (hfssl NAME MODEL, or python eval/FILE --model MODEL)")
+    verbs = {command.name or command.callback.__name__ for command in app.registered_commands}
     for name, path in evaluations().items():
-        print(f"  {name:18} {summary(path)}")
+        print(f"  {name if name in verbs else path.name:18} {summary(path)}")
     print("studies (python eval/FILE --config YAML)")
     for path in studies():
         print(f"  {path.name:24} {summary(path)}")

@@ -64,8 +64,11 @@ def test_version_and_env_and_ls(run_command, hfssl_command):
         "compare_objectives.py",
     ):
         assert word in listed
-    tasks = listed.partition("tasks (hfssl NAME MODEL)\n")[2].partition("studies")[0].splitlines()
-    assert {line.split()[0] for line in tasks} <= {command.name or command.callback.__name__ for command in COMMANDS}
+    tasks = listed.partition("tasks (hfssl NAME MODEL, or python eval/FILE --model MODEL)\n")[2].partition("studies")[0]
+    names = {line.split()[0] for line in tasks.splitlines()}
+    verbs = {name for name in names if not name.endswith(".py")}
+    assert {"probe", "words"} <= verbs <= {command.name or command.callback.__name__ for command in COMMANDS}
+    assert "run_translation.py" in names and all(programs.program(f"eval/{name}").is_file() for name in names - verbs)
 
 
 @pytest.mark.parametrize(
