@@ -39,6 +39,14 @@ def test_each_pair_comes_once_a_pass_and_each_pass_in_another_order(bucket, size
     assert (np.sort(straddling.reshape(2, size), 1) == np.arange(2 * size).reshape(2, size)).all()
 
 
+def test_windows_hold_other_pairs_in_each_pass():
+    """2,000 pairs in 16 windows of 64 buckets of 2: a window is a sample of chance and no stretch of the data."""
+    pairs = random_pairs(2000, bucket=2)
+    first = [set(pairs.order(np.arange(125), seed=5, epoch=epoch).tolist()) for epoch in range(2)]
+    assert len(first[0] & first[1]) < 30
+    assert 800 < np.mean(list(first[0])) < 1200
+
+
 def test_buckets_spare_padding_and_are_in_an_order_of_chance():
     pairs = random_pairs(4000, bucket=128)
     keys = order_of(pairs, 16)
