@@ -157,16 +157,16 @@ def load_text_data(text: TextArguments, arguments: CorpusArguments, style: str) 
         style: "gpt2" (documents end with the end-of-text token) or "bert" (blocks stand between [CLS] and [SEP]).
     """
     if arguments.corpus is not None:
-        tokenizer, parts = _first_process_first(lambda: open_corpora(arguments))
+        tokenizer, parts = first_process_first(lambda: open_corpora(arguments))
     else:
-        tokenizer, parts = _first_process_first(lambda: _build_corpora(text, arguments, style))
+        tokenizer, parts = first_process_first(lambda: _build_corpora(text, arguments, style))
     _end_token(tokenizer, style)
     around = ([], []) if style == "gpt2" else ([tokenizer.cls_token_id], [tokenizer.sep_token_id])
     blocks = [Blocks(part, arguments.block_size, *around, documents=arguments.document_mask) for part in parts]
     return TextData(tokenizer, *blocks)
 
 
-def _first_process_first(action: Callable[[], Any]) -> Any:
+def first_process_first(action: Callable[[], Any]) -> Any:
     """What `action` returns, in the first process and then in the others; what it refuses, all refuse."""
     state, result, error = PartialState(), None, None
     if state.is_main_process:
