@@ -17,7 +17,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerFast
 
 from hfssl.data.blocks import cache_folder, first_process_first
 from hfssl.data.corpus import Corpus, tokenizer_hash
@@ -31,6 +33,7 @@ VERSION = 1
 LONGEST_SENTENCE = 1000  # words; a longer one is cut (word2vec.c)
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 _JOINT = "_"  # between the words of a phrase
+_AT_ONCE = 4096  # times that a word is handed to the trainer of pieces
 
 
 @dataclass
@@ -116,7 +119,9 @@ class WordCorpus:
             if record["version"] != VERSION or len(counts) != len(record["words"]) or ends[-1] != len(ids):
                 raise ValueError
         except (OSError, ValueError, KeyError, TypeError, IndexError):
-            raise InputError(f"{folder} holds no words of this version, or damaged ones; delete it and run again") from None
+            raise InputError(
+                f"{folder} holds no words of this version, or damaged ones; delete it and run again"
+            ) from None
         return cls(record["words"], counts, ids, ends, record["source"], record["fingerprint"])
 
 
@@ -199,9 +204,7 @@ def join_phrases(
     same[ends[1:-1][(ends[1:-1] > 0) & (ends[1:-1] < len(ids))] - 1] = False
     first, second = ids[:-1].astype(np.int64), ids[1:]
     near = np.flatnonzero(same & (counts[first] >= min_count) & (counts[second] >= min_count))
-    codes, place, together = np.unique(
-        first[near] * len(words) + second[near], return_inverse=True, return_counts=True
-    )
+    codes, place, together = np.unique(first[near] * len(words) + second[near], return_inverse=True, return_counts=True)
     left, right = codes // len(words), codes % len(words)
     is_phrase = (together - min_count) / counts[left] / counts[right] * len(ids) > threshold
     numbers = {word: number for number, word in enumerate(words)}
@@ -217,6 +220,30 @@ def join_phrases(
     ids = np.where(joined, phrase, ids)[~gone]
     before = np.concatenate([[0], np.cumsum(~gone)])
     return ids, before[ends], list(numbers)
+
+
+def train_pieces(corpus: WordCorpus, size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE that cuts the words of a text, each by itself: any other word, too, since it knows all bytes.
+
+    Args:
+        size: pieces, 256 of which are the bytes; there are fewer if the words are all whole before.
+
+    Raises:
+        InputError: fewer pieces than bytes.
+    """
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    if size < len(alphabet):
+        raise InputError(
+            f"model.subword_vocab_size must be at least {len(alphabet)}, a piece for each byte, not {size}"
+        )
+    tokenizer = Tokenizer(models.BPE())
+    parts = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(parts)
+    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
+    counted = zip(corpus.words, corpus.counts.tolist(), strict=True)
+    often = (f"{word} " * min(_AT_ONCE, left) for word, count in counted for left in range(count, 0, -_AT_ONCE))
+    tokenizer.train_from_iterator(often, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
 def load_word_corpus(text: TextArguments, arguments: WordCorpusArguments) -> WordCorpus:

@@ -30,6 +30,7 @@ STATE = {
     "scheduler": ("scheduler.pt", "global_step*"),
     "random state": ("rng_state*.pth",),
 }
+POSITION_ONLY = "engine.json"  # of a checkpoint of `training/words.py`: all its state besides the weights is a position
 LAST = "last-checkpoint"  # the newest checkpoint's name on the Hub, with transformers' hub_strategy "checkpoint"
 _NAME = re.compile(r"checkpoint-(\d+)$")
 _DAMAGED = "damaged-"
@@ -82,9 +83,10 @@ def missing_state(checkpoint: str | Path) -> list[str]:
     A part lacks if it was never written, or if one of its files is gone: each process has a random state of its own.
     """
     checkpoint = Path(checkpoint)
-    gone = [
-        name for name in json.loads((checkpoint / MANIFEST).read_text())["files"] if not (checkpoint / name).exists()
-    ]
+    files = json.loads((checkpoint / MANIFEST).read_text())["files"]
+    if POSITION_ONLY in files:
+        return []
+    gone = [name for name in files if not (checkpoint / name).exists()]
     return [
         part
         for part, forms in STATE.items()

@@ -27,15 +27,21 @@ DECAY_SHARE = 0.2  # of a warmup-stable-decay run, unless told (Hägele et al. 2
 
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_fsdp_wrapped_module|_orig_mod|_checkpoint_wrapped_module)\.")
 
-SCALINGS = {"none": "{rate:g}", "linear": "{rate:g} x {batch} / 256", "sqrt": "{rate:g} x sqrt({batch})"}
+SCALINGS = {
+    "none": "{rate:g}",
+    "linear": "{rate:g} x {batch} / 256",
+    "sqrt": "{rate:g} x sqrt({batch})",
+    "sum": "{rate:g} x {batch}",
+}
 
 
 def scale_learning_rate(rate: float, scaling: str, batch: int) -> float:
-    """The learning rate for a batch of so many images (SimCLR, section 2.3 and appendix B.1).
+    """The learning rate for a batch of so many samples (SimCLR, section 2.3 and appendix B.1).
 
-    The paper's base rate is 0.3 with "linear", and 0.075 with "sqrt", which suits small batches better.
+    The paper's base rate is 0.3 with "linear", and 0.075 with "sqrt", which suits small batches better. With "sum" SGD
+    on the mean loss of a batch makes the step that it would make on the sum: word2vec's.
     """
-    return rate * {"none": 1.0, "linear": batch / 256, "sqrt": math.sqrt(batch)}[scaling]
+    return rate * {"none": 1.0, "linear": batch / 256, "sqrt": math.sqrt(batch), "sum": batch}[scaling]
 
 
 @contextlib.contextmanager
@@ -45,7 +51,7 @@ def scaled_learning_rate(args) -> Iterator[None]:
     args.learning_rate = args.scaled_learning_rate
     if scaling != "none":
         formula = SCALINGS[scaling].format(rate=rate, batch=args.global_batch)
-        logger.info("The learning rate is %g = %s, %s in the images of a step", args.learning_rate, formula, scaling)
+        logger.info("The learning rate is %g = %s, %s in the samples of a step", args.learning_rate, formula, scaling)
     try:
         yield
     finally:

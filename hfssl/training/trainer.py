@@ -293,7 +293,7 @@ class PretrainingTrainer(SavingTrainer):
         if "input_ids" in inputs:
             self._meter.count("tokens", inputs["input_ids"].numel())
         else:
-            unit = "words" if "windows" in inputs else "images"
+            unit = "words" if {"windows", "target_ids"} & set(inputs) else "images"
             self._meter.count(unit, len(next(iter(inputs.values()))))
         return super().training_step(model, inputs, num_items_in_batch)
 

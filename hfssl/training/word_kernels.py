@@ -210,7 +210,14 @@ def _add_context(sample, begin, weights, tables, settings, scratch):
     """The mean of a sample's context goes to `hidden`; returns 1 / the number that the sum was divided by."""
     inputs, positions = weights.inputs, weights.positions
     offsets = tables.offsets
-    hidden, centres, lows, highs, words, vectors = scratch.hidden, scratch.centres, scratch.lows, scratch.highs, scratch.words, scratch.vectors
+    hidden, centres, lows, highs, words, vectors = (
+        scratch.hidden,
+        scratch.centres,
+        scratch.lows,
+        scratch.highs,
+        scratch.words,
+        scratch.vectors,
+    )
     width, weighted = uint64(inputs.shape[1]), len(positions) > 0
     centre = uint64(centres[sample])
     low, high = uint64(lows[sample]), uint64(highs[sample])
@@ -245,7 +252,15 @@ def _add_context(sample, begin, weights, tables, settings, scratch):
 def _add_gradients(sample, begin, share, weights, settings, scratch):
     """Passes a sample's error on to the words of its context, and to the weights of their positions."""
     inputs, positions = weights.inputs, weights.positions
-    error, centres, lows, highs, gradients, weight_gradients, vectors = scratch.error, scratch.centres, scratch.lows, scratch.highs, scratch.gradients, scratch.weight_gradients, scratch.vectors
+    error, centres, lows, highs, gradients, weight_gradients, vectors = (
+        scratch.error,
+        scratch.centres,
+        scratch.lows,
+        scratch.highs,
+        scratch.gradients,
+        scratch.weight_gradients,
+        scratch.vectors,
+    )
     width, weighted = uint64(inputs.shape[1]), len(positions) > 0
     centre = uint64(centres[sample])
     low, high = uint64(lows[sample]), uint64(highs[sample])

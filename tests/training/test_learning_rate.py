@@ -33,7 +33,7 @@ def test_every_optimizer_gets_the_scaled_rate(tmp_path, optim, caplog):
     )
     assert trainer.lr_scheduler.base_lrs[0] == trainer.optimizer.defaults["lr"] == pytest.approx(expected)
     assert trainer.args.learning_rate == 0.01
-    assert caplog.messages == ["The learning rate is 0.000625 = 0.01 x 16 / 256, linear in the images of a step"]
+    assert caplog.messages == ["The learning rate is 0.000625 = 0.01 x 16 / 256, linear in the samples of a step"]
 
 
 def test_without_scaling_nothing_changes_and_nothing_is_said(tmp_path, caplog):

@@ -1,0 +1,367 @@
+"""The CPU engine of word vectors: SGD on every word of a text, in compiled loops (`training/word_kernels.py`).
+
+It makes the updates that `CBOWForPreTraining`'s gradients give on the samples of a block of targets (tests bind the two),
+with the tools' schedule: word after word in the order of the text, a learning rate that falls linearly to 0.
+
+The text is divided into chunks of whole sentences. All draws of a chunk follow from the seed, the pass and the chunk's
+number, so a position in training is a number. One thread goes on from a checkpoint to the bit; several share the weights
+without locks, so they go on at the position.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import math
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import ExportableState, TrainerState
+
+from hfssl.data.sampling import hash_key
+from hfssl.data.word_contexts import keep_probabilities, noise_probabilities
+from hfssl.data.word_corpus import LONGEST_SENTENCE, WordCorpus
+from hfssl.errors import InputError, nearest
+from hfssl.evaluation.vector_files import WordVectors, write_vectors
+from hfssl.training import word_kernels as kernels
+from hfssl.training.checkpoint import POSITION_ONLY
+from hfssl.training.throughput import Meter
+from hfssl.training.trainer import PretrainingTrainer
+
+logger = logging.getLogger(__name__)
+
+ENGINES = ("auto", "cpu", "trainer")
+CHUNK = 10_000  # words that a thread takes at once; the learning rate falls from one to the next
+_UINT32 = 2**32 - 1
+
+
+@dataclass
+class WordArguments:
+    """What word vectors are trained with, besides the model's own options and the training arguments."""
+
+    engine: str = field(
+        default="auto",
+        metadata={
+            "help": "cpu: compiled loops, one process; trainer: batches, on GPUs and several processes; auto: cpu where "
+            "there is one process and no GPU."
+        },
+    )
+    negatives: int = field(default=5, metadata={"help": "Words drawn at random for each target."})
+    noise_exponent: float = field(
+        default=0.75, metadata={"help": "They are drawn by count to this power (word2vec 0.75, fastText 0.5)."}
+    )
+    subsample: float = field(
+        default=1e-3,
+        metadata={"help": "t: a word of frequency f stays with probability sqrt(t/f) + t/f; 0 keeps all."},
+    )
+    threads: int = field(default=0, metadata={"help": "Of the cpu engine; 0: one a core."})
+    target_block: int = field(
+        default=32,
+        metadata={"help": "Targets whose contexts the cpu engine reads before it updates these; the tools have 1."},
+    )
+    words_per_step: int = field(
+        default=500_000, metadata={"help": "Words of the text in a step of the cpu engine, as it is logged and saved."}
+    )
+
+    def __post_init__(self):
+        if self.engine not in ENGINES:
+            raise InputError(
+                f"--engine {self.engine} is not known: one of {', '.join(ENGINES)}{nearest(self.engine, ENGINES)}"
+            )
+        for name, least in {"negatives": 1, "threads": 0, "target_block": 1, "words_per_step": 1}.items():
+            if getattr(self, name) < least:
+                raise InputError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        for name in ("noise_exponent", "subsample"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"{name} must be a number of at least 0, not {getattr(self, name)}")
+
+    def uses_trainer(self, args) -> bool:
+        """Whether the Trainer's batches train the model, on this machine with these processes.
+
+        Raises:
+            InputError: the cpu engine was asked for, with several processes.
+        """
+        if self.engine == "cpu" and args.world_size > 1:
+            raise InputError(f"--engine cpu is one process, not {args.world_size}; --threads N uses the cores")
+        return self.engine == "trainer" or (
+            self.engine == "auto" and (args.world_size > 1 or args.device.type != "cpu")
+        )
+
+    @property
+    def identity(self) -> dict:
+        """The settings that decide the result."""
+        return {name: value for name, value in asdict(self).items() if name != "threads"}
+
+
+class WordEngine:
+    """Trains the arrays of a model in place.
+
+    Args:
+        corpus: whose words the model's rows are.
+        model: `CBOWForPreTraining` in float32 on the CPU, its words set.
+        arguments: `WordArguments`.
+        seed: of the draws.
+
+    Raises:
+        InputError: the text has no more words than the window, or the model has other words.
+    """
+
+    def __init__(self, corpus: WordCorpus, model, arguments: WordArguments, seed: int = 0):
+        config = model.config
+        if len(corpus) <= config.window:
+            raise InputError(
+                f"{corpus.name} has {len(corpus)} words that come often enough, no more than the window, {config.window}"
+            )
+        if config.vocab_size != len(corpus.words):
+            raise InputError(f"the model has {config.vocab_size} words, the text {len(corpus.words)}")
+        self.corpus, self.seed = corpus, seed
+        self.threads = arguments.threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        self.weights, self.tables = weights_of(model), tables_of(corpus, model, arguments)
+        self.settings = settings_of(config, arguments)
+        self._scratch = [self._make_scratch() for _ in range(self.threads)]
+        self._ends = np.asarray(corpus.ends).astype(np.uint64)
+        self._ids = np.asarray(corpus.ids).view(np.uint32)
+        starts = np.searchsorted(corpus.ends[:-1], np.arange(0, len(corpus), CHUNK))
+        self._bounds = np.append(np.unique(starts), len(corpus.ends) - 1)  # sentences; a long one may fill a chunk
+
+    @property
+    def chunks(self) -> int:
+        """In one pass over the text."""
+        return len(self._bounds) - 1
+
+    def words_before(self, chunk: int) -> int:
+        """Words of the text before a chunk, passes counted on."""
+        turn, chunk = divmod(chunk, self.chunks)
+        return turn * len(self.corpus) + int(self._ends[self._bounds[chunk]])
+
+    def train(self, first: int, last: int, rate: Callable[[int], float]) -> float:
+        """Trains on the chunks first to last, which are counted on from pass to pass.
+
+        Args:
+            rate: from a chunk to its learning rate.
+
+        Returns:
+            The loss of the first chunk, nats a sample; NaN if it had none.
+        """
+        chunks = iter(range(first, last))  # which threads take from in turn: `next` holds Python's lock
+
+        def work(scratch: kernels.Scratch) -> float:
+            found = math.nan
+            for chunk in chunks:
+                loss, samples = self._train_chunk(chunk, rate(chunk), scratch, measure=chunk == first)
+                if chunk == first and samples:
+                    found = loss / samples
+            return found
+
+        if self.threads == 1:
+            return work(self._scratch[0])
+        with ThreadPoolExecutor(self.threads) as pool:
+            return next((loss for loss in pool.map(work, self._scratch) if not math.isnan(loss)), math.nan)
+
+    def _train_chunk(self, chunk: int, rate: float, scratch: kernels.Scratch, measure: bool) -> tuple[float, int]:
+        turn, place = divmod(chunk, self.chunks)
+        return kernels.train_sentences(
+            self._ids, self._ends, np.uint64(self._bounds[place]), np.uint64(self._bounds[place + 1]),
+            np.float32(rate), self.weights, self.tables, self.settings, scratch, hash_key(self.seed, turn, place),
+            measure,
+        )  # fmt: skip
+
+    def _make_scratch(self) -> kernels.Scratch:
+        return scratch_for(self.settings, self.weights)
+
+
+def weights_of(model) -> kernels.Weights:
+    """The model's own memory: what is trained there is trained in the model."""
+    width, positions = model.config.hidden_size, model.cbow.position_weights
+    return kernels.Weights(
+        model.cbow.input_embeddings.weight.detach().numpy(),
+        model.output_embeddings.weight.detach().numpy(),
+        np.empty((0, width), np.float32) if positions is None else positions.detach().numpy(),
+    )
+
+
+def tables_of(corpus: WordCorpus, model, arguments: WordArguments) -> kernels.Tables:
+    """What the draws need, and the rows of each word."""
+    keep = keep_probabilities(corpus.counts, arguments.subsample)
+    noise, alias = alias_table(noise_probabilities(corpus.counts, arguments.noise_exponent))
+    rows, offsets = np.empty(0, np.uint32), np.empty(0, np.uint64)
+    if model.config.subwords != "none":
+        rows = model.cbow.subword_rows.numpy().astype(np.uint32)
+        offsets = model.cbow.subword_offsets.numpy().astype(np.uint64)
+    return kernels.Tables((keep * _UINT32).astype(np.uint32), noise, alias, rows, offsets)
+
+
+def settings_of(config, arguments: WordArguments) -> kernels.Settings:
+    """A model's config and the engine's arguments for the kernels."""
+    softmax = config.objective == "softmax"
+    return kernels.Settings(
+        window=np.uint64(config.window),
+        negatives=np.uint64(0 if softmax else arguments.negatives),
+        block=np.uint64(arguments.target_block),
+        skipgram=config.architecture == "skipgram",
+        softmax=softmax,
+        exact=config.gradient == "exact",
+        mean_of_words=config.subword_average == "words",
+    )
+
+
+def scratch_for(settings: kernels.Settings, weights: kernels.Weights) -> kernels.Scratch:
+    """The memory that a thread works in."""
+    window, width = int(settings.window), weights.inputs.shape[1]
+    samples = int(settings.block) * (2 * window if settings.skipgram else 1)
+    reach, tried = int(settings.block) + 2 * window, 1 + int(settings.negatives)
+    scores = weights.outputs.shape[0] if settings.softmax else tried
+    return kernels.Scratch(
+        words=np.zeros(LONGEST_SENTENCE, np.uint32),
+        centres=np.zeros(samples, np.uint32),
+        lows=np.zeros(samples, np.uint32),
+        highs=np.zeros(samples, np.uint32),
+        ids=np.zeros((samples, tried), np.uint32),
+        errors=np.zeros(scores, np.float32),
+        hidden=np.zeros(width, np.float32),
+        error=np.zeros(width, np.float32),
+        vectors=np.zeros((reach, width), np.float32),
+        gradients=np.zeros((reach, width), np.float32),
+        weight_gradients=np.zeros((2 * window, width), np.float32),
+    )
+
+
+def alias_table(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Draws from V probabilities in constant time (Walker 1977; built as by Vose 1991).
+
+    Returns:
+        (V,) uint32 each: i, uniform, is the draw if 32 random bits are at most the first at i, else the second at i is.
+    """
+    size = len(probabilities)
+    scaled = (probabilities * size).tolist()
+    bounds, alias = np.full(size, _UINT32, np.uint32), np.arange(size, dtype=np.uint32)
+    small = [i for i, share in enumerate(scaled) if share < 1]
+    large = [i for i, share in enumerate(scaled) if share >= 1]
+    while small and large:
+        low, high = small.pop(), large[-1]
+        bounds[low], alias[low] = int(scaled[low] * _UINT32), high
+        scaled[high] -= 1 - scaled[low]
+        if scaled[high] < 1:
+            small.append(large.pop())
+    return bounds, alias
+
+
+def train_words(
+    corpus: WordCorpus, model, arguments: WordArguments, epochs: float = 5, learning_rate: float = 0.05, seed: int = 0
+) -> None:
+    """Trains a model's arrays in place, from beginning to end, without a folder.
+
+    Args:
+        corpus, model, arguments, seed: as of `WordEngine`.
+        epochs: passes over the text.
+        learning_rate: of the first word; it falls linearly to 0.
+    """
+    engine = WordEngine(corpus, model, arguments, seed)
+    last = math.ceil(epochs * engine.chunks)
+    engine.train(0, last, falling(engine, last, learning_rate))
+
+
+def falling(engine: WordEngine, last: int, learning_rate: float) -> Callable[[int], float]:
+    """A learning rate that falls linearly with the words seen, to 0 before chunk `last`."""
+    total = engine.words_before(last)
+    return lambda chunk: learning_rate * (1 - engine.words_before(chunk) / total)
+
+
+class VectorTrainer(PretrainingTrainer):
+    """A `PretrainingTrainer` of word vectors: also writes the pieces beside the weights, and vectors.vec at the end.
+
+    Args:
+        pieces: the tokenizer that cuts words, with subwords "bpe".
+        Others: as of `PretrainingTrainer`.
+    """
+
+    def __init__(self, *args, corpus: WordCorpus, pieces=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.corpus, self.pieces = corpus, pieces
+
+    def _save(self, output_dir=None, state_dict=None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.pieces is not None:
+            self.pieces.backend_tokenizer.save(str(Path(output_dir or self.args.output_dir) / "pieces.json"))
+
+    def save_final(self) -> None:
+        super().save_final()
+        if self.args.should_save:
+            vectors = WordVectors(self.corpus.words, self.model.word_vectors().cpu().numpy(), self.corpus.counts)
+            write_vectors(vectors, Path(self.args.output_dir) / "vectors.vec")
+
+
+class EngineTrainer(VectorTrainer):
+    """Trains with a `WordEngine` and else does what the other trainers do: checkpoints, signals, log, push.
+
+    A step is `words_per_step` words of the text. Of the training arguments those of the optimizer but the learning rate
+    mean nothing here, nor does the size of a batch.
+    """
+
+    def __init__(self, model, args, corpus: WordCorpus, words: WordArguments, **kwargs):
+        super().__init__(model=model, args=args, corpus=corpus, **kwargs)
+        self.train_dataset = corpus  # for the record; nothing is loaded from it
+        self.engine = WordEngine(corpus, model, words, args.seed)
+        self._chunks_per_step = max(1, round(words.words_per_step * self.engine.chunks / len(corpus)))
+        self._done = 0  # chunks
+
+    def train(self, resume_from_checkpoint: str | None = None) -> None:
+        """Trains from the checkpoint or the beginning; a signal ends it after a step, with a checkpoint."""
+        args, engine = self.args, self.engine
+        last = args.max_steps * self._chunks_per_step if args.max_steps > 0 else self._chunks_of(args.num_train_epochs)
+        rate = falling(engine, last, args.learning_rate)
+        if resume_from_checkpoint:
+            self._go_back_to(Path(resume_from_checkpoint))
+        self._prepare_state(math.ceil(last / self._chunks_per_step))
+        self._meter = Meter()
+        self._began = self._meter.start() - self.seconds
+        self.control = self.callback_handler.on_train_begin(args, self.state, self.control)
+        while self._done < last:
+            stop = min(last, self._done + self._chunks_per_step)
+            self.control = self.callback_handler.on_step_begin(args, self.state, self.control)
+            loss = engine.train(self._done, stop, rate)
+            self._meter.count("words", engine.words_before(stop) - engine.words_before(self._done))
+            turns = stop // engine.chunks - self._done // engine.chunks
+            self._done = stop
+            self.state.global_step += 1
+            self.state.epoch = stop / engine.chunks
+            self.control = self.callback_handler.on_step_end(args, self.state, self.control)
+            if turns:
+                self.control = self.callback_handler.on_epoch_end(args, self.state, self.control)
+            if self.control.should_log and not math.isnan(loss):
+                self.log({"loss": loss, "learning_rate": rate(stop - 1)})
+            if self.control.should_save:
+                self._save_checkpoint(self.model, trial=None)
+            if self.control.should_training_stop:
+                break
+        self.control = self.callback_handler.on_train_end(args, self.state, self.control)
+
+    def _chunks_of(self, epochs: float) -> int:
+        return math.ceil(epochs * self.engine.chunks)
+
+    def _prepare_state(self, steps: int) -> None:
+        self.state.max_steps, self.state.num_train_epochs = steps, math.ceil(steps * self._chunks_per_step)
+        self.state.compute_steps(self.args, steps)
+        self.state.is_local_process_zero = self.is_local_process_zero()
+        self.state.is_world_process_zero = self.is_world_process_zero()
+        self.control.should_training_stop = False
+
+    def _go_back_to(self, checkpoint: Path) -> None:
+        self._load_from_checkpoint(str(checkpoint))
+        self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        self._done = json.loads((checkpoint / POSITION_ONLY).read_text())["chunks"]
+
+    def _write_checkpoint(self, staging: Path, final: Path) -> None:
+        self.save_model(str(staging), _internal_call=True)
+        self._model_files = sorted(path.name for path in staging.iterdir())
+        (staging / POSITION_ONLY).write_text(json.dumps({"chunks": self._done, "seed": self.args.seed}))
+        for callback in itertools.chain(self.callback_handler.callbacks, [self.control]):
+            if isinstance(callback, ExportableState):
+                self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+        self.state.save_to_json(str(staging / TRAINER_STATE_NAME))

@@ -1,0 +1,64 @@
+"""Word vectors: CBOW and skip-gram with negative sampling (Mikolov et al. 2013 and 2018; the lecture).
+
+    accelerate launch recipes/pretrain_cbow.py --config recipes/cbow_small.yaml --text_path TEXT --output_dir out/cbow
+    hfssl words out/cbow --analogies questions-words.txt --similarity wordsim353.tsv
+
+One process without a GPU trains with compiled loops on all cores; else, or by `--engine trainer`, the Trainer does, in
+batches. `model.gradient` is word2vec or exact, `model.subwords` ngrams (fastText) or bpe (the lecture);
+`--phrase_passes 2` joins phrases first. What is saved loads with AutoModel, also where hfssl is not installed
+(trust_remote_code=True), and with gensim: vectors.vec.
+Expected: see docs/objectives/word-vectors.md and benchmarks/README.md, which name the hardware, the speed and the scores.
+"""
+
+import logging
+
+import torch
+from transformers import set_seed
+
+from hfssl.config import build_model, parse_config
+from hfssl.data.sources import TextArguments
+from hfssl.data.word_contexts import ContextCollator, WordContexts
+from hfssl.data.word_corpus import WordCorpusArguments, load_word_corpus, train_pieces
+from hfssl.errors import exits_on_bad_input
+from hfssl.models import CBOWConfig, CBOWForPreTraining
+from hfssl.tokenization import word_tokenizer
+from hfssl.training import PretrainingArguments, run
+from hfssl.training.words import EngineTrainer, VectorTrainer, WordArguments
+
+logger = logging.getLogger("hfssl.pretrain_cbow")
+
+
+@exits_on_bad_input
+def main(argv=None):
+    config, text, reading, words, args = parse_config(
+        TextArguments,
+        WordCorpusArguments,
+        WordArguments,
+        PretrainingArguments,
+        model=CBOWConfig,
+        fixed={"vocab_size": "--min_count", "subword_entries": "--min_count"},
+        argv=argv,
+    )
+    batches = words.uses_trainer(args)
+    corpus = load_word_corpus(text, reading)
+    logger.info("%s", corpus.source)
+    config.vocab_size = len(corpus.words)
+    pieces = train_pieces(corpus, config.subword_vocab_size) if config.subwords == "bpe" else None
+    config.subword_vocab_size = 0 if pieces is None else len(pieces)
+
+    set_seed(args.seed)
+    model = build_model(CBOWForPreTraining, config)
+    model.set_vocabulary(corpus.words, pieces)
+    model.cbow.counts.copy_(torch.from_numpy(corpus.counts))
+    contexts = WordContexts(corpus, config, words.subsample, words.negatives, words.noise_exponent, args.seed)
+    collator = ContextCollator(contexts, words.identity | {"engine": "trainer" if batches else "cpu"})
+    settings = {"corpus": corpus, "pieces": pieces, "processing_class": word_tokenizer(corpus.words)}
+    if batches:
+        trainer = VectorTrainer(model, args, train_dataset=contexts, data_collator=collator, **settings)
+    else:
+        trainer = EngineTrainer(model, args, words=words, data_collator=collator, **settings)
+    return run(trainer)
+
+
+if __name__ == "__main__":
+    main()
