@@ -7,7 +7,7 @@ One process without a GPU trains with compiled loops on all cores; else, or by `
 batches. `model.gradient` is word2vec or exact, `model.subwords` ngrams (fastText) or bpe (the lecture);
 `--phrase_passes 2` joins phrases first. What is saved loads with AutoModel, also where hfssl is not installed
 (trust_remote_code=True), and with gensim: vectors.vec.
-Expected: see docs/objectives/word-vectors.md and benchmarks/README.md, which name the hardware, the speed and the scores.
+Expected: see benchmarks/README.md, which names the hardware, the speed and the scores.
 """
 
 import logging
@@ -21,7 +21,6 @@ from hfssl.data.word_contexts import ContextCollator, WordContexts
 from hfssl.data.word_corpus import WordCorpusArguments, load_word_corpus, train_pieces
 from hfssl.errors import exits_on_bad_input
 from hfssl.models import CBOWConfig, CBOWForPreTraining
-from hfssl.tokenization import word_tokenizer
 from hfssl.training import PretrainingArguments, run
 from hfssl.training.words import EngineTrainer, VectorTrainer, WordArguments
 
@@ -52,12 +51,10 @@ def main(argv=None):
     model.cbow.counts.copy_(torch.from_numpy(corpus.counts))
     contexts = WordContexts(corpus, config, words.subsample, words.negatives, words.noise_exponent, args.seed)
     collator = ContextCollator(contexts, words.identity | {"engine": "trainer" if batches else "cpu"})
-    settings = {"corpus": corpus, "pieces": pieces, "processing_class": word_tokenizer(corpus.words)}
+    settings = {"corpus": corpus, "pieces": pieces, "data_collator": collator}
     if batches:
-        trainer = VectorTrainer(model, args, train_dataset=contexts, data_collator=collator, **settings)
-    else:
-        trainer = EngineTrainer(model, args, words=words, data_collator=collator, **settings)
-    return run(trainer)
+        return run(VectorTrainer(model, args, train_dataset=contexts, **settings))
+    return run(EngineTrainer(model, args, words=words, **settings))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Words in their contexts as batches, for the Trainer: subsampled targets, windows and negatives, all from hashes.
 
-What is drawn follows from (seed, pass, sample), so the same seed gives the same batches with any number of processes and
+What is drawn follows from (seed, pass, sample): the same seed gives the same batches with any number of processes and
 after a resume. The laws are those of the CPU engine (`hfssl.training.words`), the draws are others.
 """
 
@@ -16,7 +16,6 @@ from torch.utils.data import Dataset
 
 from hfssl.data.masking import uniform
 from hfssl.data.word_corpus import WordCorpus
-from hfssl.errors import InputError
 
 _KEEP, _DRAWS = 2000, 2001  # streams of draws
 _AT_ONCE = 2**20  # words whose draws are made at a time
@@ -61,10 +60,7 @@ class WordContexts(Dataset):
         noise_exponent: float = 0.75,
         seed: int = 0,
     ):
-        if len(corpus) <= config.window:
-            raise InputError(
-                f"{corpus.name} has {len(corpus)} words that come often enough, no more than the window, {config.window}"
-            )
+        corpus.check_window(config.window)
         self.words, self.config, self.seed = corpus, config, seed
         self.source, self.fingerprint = corpus.source, corpus.fingerprint
         self.negatives = 0 if config.objective == "softmax" else negatives

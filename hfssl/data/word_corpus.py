@@ -94,6 +94,13 @@ class WordCorpus:
         """One line that says where the text comes from and how much it is."""
         return f"{self.name}: {len(self):,} words, {len(self.words):,} different, {len(self.ends) - 1:,} sentences"
 
+    def check_window(self, window: int) -> None:
+        """Raises InputError: the text has no more words than a window."""
+        if len(self) <= window:
+            raise InputError(
+                f"{self.name} has {len(self)} words that come often enough, no more than the window, {window}"
+            )
+
     def sentences(self) -> Iterator[list[str]]:
         """The text again, sentence by sentence."""
         words = np.array(self.words, dtype=object)
@@ -114,7 +121,8 @@ class WordCorpus:
         folder = Path(folder)
         try:
             record = json.loads((folder / "words.json").read_text(encoding="utf-8"))
-            ids, ends = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("ids", "ends"))
+            # Copy on write: a compiled loop takes arrays that can be written to, and read-only ones are another kind.
+            ids, ends = (np.load(folder / f"{name}.npy", mmap_mode="c") for name in ("ids", "ends"))
             counts = np.load(folder / "counts.npy")
             if record["version"] != VERSION or len(counts) != len(record["words"]) or ends[-1] != len(ids):
                 raise ValueError

@@ -64,7 +64,7 @@ class PretrainingArguments(TrainingArguments):
     learning_rate_scaling: str = field(
         default="none",
         metadata={
-            "help": "Multiply --learning_rate by the samples of a step, over all processes: linear (/ 256), sqrt or sum."
+            "help": "Multiply --learning_rate by the samples of a step, of all processes: linear (/ 256), sqrt or sum."
         },
     )
     large_batch: str = field(

@@ -66,9 +66,9 @@ def check_optimizer_name(name: str) -> None:
 
 
 def decayed(model: nn.Module, names: Iterable[str]) -> list[str]:
-    """Those of the names whose weights have at least two axes: no bias, no gain of any norm."""
+    """Those of the names whose weights have at least two axes: no bias, no gain of any norm. One may name no weight."""
     weights = dict(model.named_parameters(remove_duplicate=False))
-    return [name for name in names if weights[name].ndim >= 2]
+    return [name for name in names if name in weights and weights[name].ndim >= 2]
 
 
 def embeddings_and_heads(model: nn.Module) -> set[int]:

@@ -1,10 +1,10 @@
 """The CPU engine of word vectors: SGD on every word of a text, in compiled loops (`training/word_kernels.py`).
 
-It makes the updates that `CBOWForPreTraining`'s gradients give on the samples of a block of targets (tests bind the two),
-with the tools' schedule: word after word in the order of the text, a learning rate that falls linearly to 0.
+It makes the updates that `CBOWForPreTraining`'s gradients give on the samples of a block of targets (tests bind the
+two), with the tools' schedule: word after word in the order of the text, a learning rate that falls linearly to 0.
 
-The text is divided into chunks of whole sentences. All draws of a chunk follow from the seed, the pass and the chunk's
-number, so a position in training is a number. One thread goes on from a checkpoint to the bit; several share the weights
+The text is divided into chunks of whole sentences. All draws of a chunk follow from the seed, the pass and its number,
+so a position in training is a number. One thread goes on from a checkpoint to the bit; several share the weights
 without locks, so they go on at the position.
 """
 
@@ -29,6 +29,7 @@ from hfssl.data.word_contexts import keep_probabilities, noise_probabilities
 from hfssl.data.word_corpus import LONGEST_SENTENCE, WordCorpus
 from hfssl.errors import InputError, nearest
 from hfssl.evaluation.vector_files import WordVectors, write_vectors
+from hfssl.tokenization import word_tokenizer
 from hfssl.training import word_kernels as kernels
 from hfssl.training.checkpoint import POSITION_ONLY
 from hfssl.training.throughput import Meter
@@ -48,8 +49,8 @@ class WordArguments:
     engine: str = field(
         default="auto",
         metadata={
-            "help": "cpu: compiled loops, one process; trainer: batches, on GPUs and several processes; auto: cpu where "
-            "there is one process and no GPU."
+            "help": "cpu: compiled loops, one process; trainer: batches, on GPUs and several processes; auto: cpu "
+            "where there is one process and no GPU."
         },
     )
     negatives: int = field(default=5, metadata={"help": "Words drawn at random for each target."})
@@ -114,21 +115,19 @@ class WordEngine:
 
     def __init__(self, corpus: WordCorpus, model, arguments: WordArguments, seed: int = 0):
         config = model.config
-        if len(corpus) <= config.window:
-            raise InputError(
-                f"{corpus.name} has {len(corpus)} words that come often enough, no more than the window, {config.window}"
-            )
+        corpus.check_window(config.window)
         if config.vocab_size != len(corpus.words):
             raise InputError(f"the model has {config.vocab_size} words, the text {len(corpus.words)}")
         self.corpus, self.seed = corpus, seed
-        self.threads = arguments.threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        self.threads = arguments.threads or _cores()
         self.weights, self.tables = weights_of(model), tables_of(corpus, model, arguments)
         self.settings = settings_of(config, arguments)
-        self._scratch = [self._make_scratch() for _ in range(self.threads)]
+        self._scratch = [scratch_for(self.settings, self.weights) for _ in range(self.threads)]
         self._ends = np.asarray(corpus.ends).astype(np.uint64)
         self._ids = np.asarray(corpus.ids).view(np.uint32)
         starts = np.searchsorted(corpus.ends[:-1], np.arange(0, len(corpus), CHUNK))
-        self._bounds = np.append(np.unique(starts), len(corpus.ends) - 1)  # sentences; a long one may fill a chunk
+        self._bounds = np.append(np.unique(starts), len(corpus.ends) - 1)  # sentences
+        self._compile()
 
     @property
     def chunks(self) -> int:
@@ -172,8 +171,17 @@ class WordEngine:
             measure,
         )  # fmt: skip
 
-    def _make_scratch(self) -> kernels.Scratch:
-        return scratch_for(self.settings, self.weights)
+    def _compile(self) -> None:
+        """Compiles the loops, or loads them from numba's cache, by training on no sentence."""
+        none = np.uint64(0)
+        kernels.train_sentences(
+            self._ids, self._ends, none, none, np.float32(0), self.weights, self.tables, self.settings,
+            self._scratch[0], none, False,
+        )  # fmt: skip
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def weights_of(model) -> kernels.Weights:
@@ -274,21 +282,27 @@ def falling(engine: WordEngine, last: int, learning_rate: float) -> Callable[[in
 
 
 class VectorTrainer(PretrainingTrainer):
-    """A `PretrainingTrainer` of word vectors: also writes the pieces beside the weights, and vectors.vec at the end.
+    """A `PretrainingTrainer` of word vectors: also writes the words beside the weights, and vectors.vec at the end.
 
     Args:
+        corpus: whose words the model's rows are.
         pieces: the tokenizer that cuts words, with subwords "bpe".
-        Others: as of `PretrainingTrainer`.
+        Others: as of `PretrainingTrainer`. The words are no `processing_class`, whose padding would go to the config.
+
+    Raises:
+        InputError: a word is none that a tokenizer can have.
     """
 
     def __init__(self, *args, corpus: WordCorpus, pieces=None, **kwargs):
+        self.corpus, self.pieces, self._tokenizer = corpus, pieces, word_tokenizer(corpus.words)
         super().__init__(*args, **kwargs)
-        self.corpus, self.pieces = corpus, pieces
 
     def _save(self, output_dir=None, state_dict=None) -> None:
         super()._save(output_dir, state_dict)
+        folder = Path(output_dir or self.args.output_dir)
+        self._tokenizer.save_pretrained(folder)
         if self.pieces is not None:
-            self.pieces.backend_tokenizer.save(str(Path(output_dir or self.args.output_dir) / "pieces.json"))
+            self.pieces.backend_tokenizer.save(str(folder / "pieces.json"))
 
     def save_final(self) -> None:
         super().save_final()
@@ -314,7 +328,9 @@ class EngineTrainer(VectorTrainer):
     def train(self, resume_from_checkpoint: str | None = None) -> None:
         """Trains from the checkpoint or the beginning; a signal ends it after a step, with a checkpoint."""
         args, engine = self.args, self.engine
-        last = args.max_steps * self._chunks_per_step if args.max_steps > 0 else self._chunks_of(args.num_train_epochs)
+        last = math.ceil(args.num_train_epochs * engine.chunks)
+        if args.max_steps > 0:
+            last = args.max_steps * self._chunks_per_step
         rate = falling(engine, last, args.learning_rate)
         if resume_from_checkpoint:
             self._go_back_to(Path(resume_from_checkpoint))
@@ -341,9 +357,6 @@ class EngineTrainer(VectorTrainer):
             if self.control.should_training_stop:
                 break
         self.control = self.callback_handler.on_train_end(args, self.state, self.control)
-
-    def _chunks_of(self, epochs: float) -> int:
-        return math.ceil(epochs * self.engine.chunks)
 
     def _prepare_state(self, steps: int) -> None:
         self.state.max_steps, self.state.num_train_epochs = steps, math.ceil(steps * self._chunks_per_step)
