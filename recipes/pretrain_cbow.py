@@ -12,7 +12,6 @@ Expected: see benchmarks/README.md, which names the hardware, the speed and the 
 
 import logging
 
-import torch
 from transformers import set_seed
 
 from hfssl.config import build_model, parse_config
@@ -48,7 +47,6 @@ def main(argv=None):
     set_seed(args.seed)
     model = build_model(CBOWForPreTraining, config)
     model.set_vocabulary(corpus.words, pieces)
-    model.cbow.counts.copy_(torch.from_numpy(corpus.counts))
     contexts = WordContexts(corpus, config, words.subsample, words.negatives, words.noise_exponent, args.seed)
     collator = ContextCollator(contexts, words.identity | {"engine": "trainer" if batches else "cpu"})
     settings = {"corpus": corpus, "pieces": pieces, "data_collator": collator}

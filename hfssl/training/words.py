@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState, TrainerState
 
@@ -282,7 +283,8 @@ def falling(engine: WordEngine, last: int, learning_rate: float) -> Callable[[in
 
 
 class VectorTrainer(PretrainingTrainer):
-    """A `PretrainingTrainer` of word vectors: also writes the words beside the weights, and vectors.vec at the end.
+    """A `PretrainingTrainer` of word vectors: the model gets its words' counts, the words lie
+    beside the weights, and vectors.vec beside the trained ones.
 
     Args:
         corpus: whose words the model's rows are.
@@ -296,6 +298,7 @@ class VectorTrainer(PretrainingTrainer):
     def __init__(self, *args, corpus: WordCorpus, pieces=None, **kwargs):
         self.corpus, self.pieces, self._tokenizer = corpus, pieces, word_tokenizer(corpus.words)
         super().__init__(*args, **kwargs)
+        self.model.cbow.counts.copy_(torch.from_numpy(corpus.counts))
 
     def _save(self, output_dir=None, state_dict=None) -> None:
         super()._save(output_dir, state_dict)

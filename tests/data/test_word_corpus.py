@@ -3,6 +3,7 @@
 import json
 import random
 from collections import Counter
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
@@ -37,13 +38,13 @@ def test_long_sentences_are_cut_and_none_is_lost():
     words = [f"w{number % 7}" for number in range(2 * LONGEST_SENTENCE + 5)]
     corpus = build_word_corpus([words, words[:3], words[:LONGEST_SENTENCE]], min_count=1)
     assert [len(sentence) for sentence in corpus.sentences()] == [LONGEST_SENTENCE] * 2 + [5, 3, LONGEST_SENTENCE]
-    assert sum(corpus.sentences(), []) == [*words, *words[:3], *words[:LONGEST_SENTENCE]]
+    assert list(chain(*corpus.sentences())) == [*words, *words[:3], *words[:LONGEST_SENTENCE]]
 
 
 def slow_phrases(sentences, min_count, threshold):
     """word2phrase.c, a word at a time."""
     words = Counter(word for sentence in sentences for word in sentence)
-    pairs = Counter(pair for sentence in sentences for pair in zip(sentence, sentence[1:], strict=False))
+    pairs = Counter(pair for sentence in sentences for pair in pairwise(sentence))
     total, joined = sum(words.values()), []
     for sentence in sentences:
         out, place = [], 0
@@ -74,16 +75,16 @@ def test_phrases_are_word2phrase_s(passes):
         expected = slow_phrases(expected, 5, 8 / 2**turn)
     corpus = build_word_corpus(sentences, 1, passes, 8.0)
     # The corpus counts with its own min_count, so the passes are called with the reference's.
-    numbers = {word: number for number, word in enumerate(dict.fromkeys(sum(sentences, [])))}
+    numbers = {word: number for number, word in enumerate(dict.fromkeys(chain(*sentences)))}
     ids = np.array([numbers[word] for sentence in sentences for word in sentence], np.int32)
     ends, words = np.cumsum([0, *map(len, sentences)]), list(numbers)
     for turn in range(passes):
         ids, ends, words = join_phrases(ids, ends, words, 5, 8 / 2**turn)
-    found = [[words[i] for i in ids[a:b]] for a, b in zip(ends, ends[1:], strict=False)]
+    found = [[words[i] for i in ids[a:b]] for a, b in pairwise(ends)]
     assert found == expected
-    assert any("_" in word for word in sum(found, [])) and any("_" in word for word in corpus.words)
+    assert any("_" in word for word in chain(*found)) and any("_" in word for word in corpus.words)
     if passes == 2:
-        assert any(word.count("_") == 2 for word in sum(found, []))
+        assert any(word.count("_") == 2 for word in chain(*found))
 
 
 def test_what_a_word_is():
@@ -116,7 +117,9 @@ def test_a_folder_of_files_comes_from_the_cache_the_second_time(tmp_path, monkey
 
 
 def test_the_text_engine_s_corpus_gives_the_words_of_its_text(tmp_path):
-    text = TextArguments()
+    documents = [f"The cat’s {number} mats; naïve dogs\nsat on the cat's mat {number}." for number in range(40)]
+    (tmp_path / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in documents))
+    text = TextArguments(text_path=str(tmp_path / "text.jsonl"))
     data = load_text_data(text, CorpusArguments(vocab_size=400, block_size=16, corpus_dir=str(tmp_path)), "gpt2")
     folder = tmp_path / "prepared"
     folder.mkdir()
