@@ -24,6 +24,7 @@ def _files(folder):
     (folder / "cut.txt.gz").write_bytes(gzip.compress(b"some text that is long enough\n" * 100)[:40])
     pq.write_table(pa.table({"title": ["a"], "body": ["b"]}), folder / "columns.parquet")
     (folder / "short.txt").write_text("too short for a block\n\nof this size\n")
+    (folder / "one.txt").write_text("word " * 9)
     (folder / "images").mkdir()
     for number in range(8):
         Image.fromarray(np.full((16, 16, 3), number * 20, np.uint8)).save(folder / "images" / f"{number}.png")
@@ -45,8 +46,9 @@ def _files(folder):
     return folder
 
 
-RECIPES = GPT, BERT, SIMCLR, CPC, COLOR, PAINT = [
-    f"recipes/pretrain_{name}.py" for name in ("gpt", "bert", "simclr", "cpc", "colorization", "context_encoder")
+RECIPES = GPT, BERT, SIMCLR, CPC, COLOR, PAINT, CBOW = [
+    f"recipes/pretrain_{name}.py"
+    for name in ("gpt", "bert", "simclr", "cpc", "colorization", "context_encoder", "cbow")
 ]
 TRAIN_BPE, PROBE, GLUE = "tokenizers_train/train_bpe.py", "eval/run_probe.py", "eval/run_glue.py"
 INFORMATION = "eval/run_information.py"
@@ -142,6 +144,17 @@ CASES = {
     "an image between the strides": (PAINT, "--model.image_size 40", "of the backbone's strides, 40 is none"),
     "an unknown mask": (PAINT, "--model.mask round", "one of center, block, free"),
     "two players under one norm": (PAINT, "--max_grad_norm 1", "ties the two players together"),
+    "fewer words than the window": (
+        CBOW, "--text_path {in}/short.txt --min_count 1 --eval_fraction 0 --model.window 9", "has 8 words that come"
+    ),
+    "no word comes often": (CBOW, "--text_path {in}/short.txt --eval_fraction 0", "no word comes 5 times"),
+    "one word": (CBOW, "--text_path {in}/one.txt --eval_fraction 0", "only 'word' comes 5 times"),
+    "an unknown engine": (CBOW, "--engine gpu", "one of auto, cpu, trainer"),
+    "an unknown gradient": (CBOW, "--model.gradient exakt", "one of word2vec, exact"),
+    "an unknown option of words": (CBOW, "--subsampel 0.1", "did you mean 'subsample'"),
+    "the vocabulary's size": (CBOW, "--model.vocab_size 9", "use --min_count"),
+    "too few pieces": (CBOW, "--model.subwords bpe --model.subword_vocab_size 9", "a piece for each byte, not 9"),
+    "a cache of words that cannot be written": (CBOW, "--cache {in}/short.txt/cache", "give another --cache"),
     "a folder without the task": (
         GLUE, "--model builtin-demo --tasks rte --data_dir {in}/nothing", "no train split of RTE in '{in}/nothing'"
     ),

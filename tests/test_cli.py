@@ -10,7 +10,7 @@ from hfssl.errors import InputError
 
 COMMANDS = app.registered_commands
 
-RECIPES = "bert, colorization, conditional, context_encoder, cotraining, cpc, gpt, hashing, simclr, tagger"
+RECIPES = "bert, cbow, colorization, conditional, context_encoder, cotraining, cpc, gpt, hashing, simclr, tagger"
 
 
 def test_help_imports_nothing_heavy(run_command):

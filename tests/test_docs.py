@@ -62,6 +62,7 @@ ELSEWHERE = {
         "tests/test_recipes.py::test_smoke_cotraining_and_what_its_codes_are_worth"
     ),
     "hfssl pretrain conditional --config recipes/smoke/": "tests/test_recipes.py::test_smoke_conditional",
+    "hfssl pretrain cbow --config recipes/smoke/": "tests/test_recipes.py::test_smoke_cbow",
     "hfssl codes out/cotraining --dataset builtin:digits": (
         "tests/test_recipes.py::test_smoke_cotraining_and_what_its_codes_are_worth"
     ),

@@ -23,6 +23,7 @@ from hfssl.data.pair_files import read_pairs
 from hfssl.errors import InputError
 from hfssl.evaluation.encoders import load_encoder
 from hfssl.evaluation.features import extract_features
+from hfssl.evaluation.vector_files import read_vectors
 from hfssl.models import SimCLRConfig, SimCLRForPreTraining
 from hfssl.pictures import colorize_files, inpaint_files
 from hfssl.programs import program, recipe_configs, recipes
@@ -128,6 +129,28 @@ def test_smoke_simclr_and_probe(run_command, accelerate_command, hfssl_command, 
     assert (tmp_path / "probe" / "results.json").exists()
     exported = run_command(hfssl_command, "export", tmp_path / "out", "--out", tmp_path / "timm")  # as the README says
     assert exported.returncode == 0 and (tmp_path / "timm" / "model.safetensors").exists(), exported.stderr[-2000:]
+
+
+@pytest.mark.parametrize("engine", ["cpu", "trainer"])
+@pytest.mark.parametrize("subwords", [[], ["--model.subwords", "bpe", "--model.subword_vocab_size", "300"]])
+def test_smoke_cbow(tmp_path, engine, subwords):
+    """Both engines leave vectors whose neighbours are told, and a model that encodes words."""
+    main = runpy.run_path(str(recipes()["cbow"]))["main"]
+    argv = ["--config", str(ROOT / "recipes/smoke/cbow.yaml"), "--output_dir", str(tmp_path / "out"), *subwords]
+    main([*argv, "--engine", engine, "--max_steps", "3", "--save_strategy", "no", "--logging_steps", "1"])
+    model = AutoModelForPreTraining.from_pretrained(tmp_path / "out")
+    vectors = read_vectors(tmp_path / "out" / "vectors.vec")
+    assert vectors.words[:3] == ["the", "a", "is"] or "the" in vectors.words[:3]
+    assert torch.equal(model.encode(vectors.words[:9]), torch.from_numpy(vectors.vectors[:9]))
+    assert (tmp_path / "out" / "pieces.json").exists() == bool(subwords)
+    if subwords:
+        assert model.encode(["unheardof"]).isfinite().all()
+    else:
+        with pytest.raises(KeyError, match="unheardof"):
+            model.encode(["unheardof"])
+    history = json.loads((tmp_path / "out" / "log_history.json").read_text())
+    assert any("words_per_second" in entry for entry in history)
+    assert "builtin:prose" in (tmp_path / "out" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["cpc", "cpc_frames"])
