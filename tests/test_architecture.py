@@ -27,6 +27,7 @@ FLOORS = {
     "benchmarking": 1,
     "benchmarking_vision": 6,
     "benchmarking_translation": 6,
+    "benchmarking_words": 6,
     "environment": 1,
     "launch": 2,
     "generation": 2,

@@ -1,0 +1,221 @@
+"""Word vectors beside gensim's: arms that train on the same token lists, their speed, memory and scores."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hfssl.benchmarking import peak_rss, print_table
+from hfssl.data.word_corpus import build_word_corpus, train_pieces
+from hfssl.evaluation.vector_files import WordVectors, write_vectors
+from hfssl.evaluation.words import find_pairs, read_analogies, score_pairs, solve_analogies, totals
+from hfssl.models import CBOWConfig, CBOWForPreTraining
+from hfssl.training.ledger import Ledger
+from hfssl.training.words import WordArguments, WordEngine, falling
+
+RESTRICT = 30_000  # the most frequent words, among which analogies are answered
+PAIRS = ("MEN", "WS-353-ALL")  # in the names of the files of pairs that are shown
+# Ours by their settings of the model; `phrases` are passes of word2phrase.
+OURS: dict[str, dict[str, Any]] = {
+    "hfssl CBOW": {},
+    "hfssl CBOW exact": {"gradient": "exact"},
+    "hfssl + position weights": {"position_weights": True},
+    "hfssl exact + position weights": {"gradient": "exact", "position_weights": True},
+    "hfssl + phrases": {"phrases": 2},
+    "hfssl + n-grams": {"subwords": "ngrams"},
+    "hfssl + BPE pieces": {"subwords": "bpe", "subword_vocab_size": 8192, "subword_average": "words"},
+    "hfssl skip-gram": {"architecture": "skipgram"},
+}
+GENSIM = {"gensim CBOW": ("Word2Vec", 0), "gensim skip-gram": ("Word2Vec", 1), "gensim FastText CBOW": ("FastText", 0)}
+# The learning rates that are tried: the exact gradient's best is higher, skip-gram's lower.
+RATES = {arm: (0.1, 0.2, 0.3) if "exact" in arm else (0.025, 0.05, 0.1) for arm in ["gensim CBOW", *OURS]}
+RATES |= dict.fromkeys(("gensim skip-gram", "hfssl skip-gram", "gensim FastText CBOW"), (0.025, 0.05))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all arms share; gensim calls the same `vector_size`, `window`, `negative`, `sample`, `workers`, `alpha`."""
+
+    rate: float = 0.05
+    seed: int = 1
+    epochs: int = 5
+    threads: int = 2
+    width: int = 100
+    window: int = 5
+    negatives: int = 5
+    subsample: float = 1e-3
+    min_count: int = 5
+
+
+@dataclass(frozen=True)
+class Trained:
+    """An arm's vectors, the words of the text without the rare ones, and the seconds of its parts."""
+
+    vectors: WordVectors
+    words: int
+    reading: float
+    training: float
+
+
+def train_arm(arm: str, sentences: Sequence[Sequence[str]], setting: Setting) -> Trained:
+    """Trains one arm of `OURS` or `GENSIM` from token lists."""
+    return (_train_gensim if arm in GENSIM else _train_ours)(arm, sentences, setting)
+
+
+def _train_ours(arm: str, sentences: Sequence[Sequence[str]], setting: Setting) -> Trained:
+    import torch
+
+    settings = dict(OURS[arm])
+    began = time.perf_counter()
+    corpus = build_word_corpus(sentences, setting.min_count, settings.pop("phrases", 0))
+    config = CBOWConfig(vocab_size=len(corpus.words), hidden_size=setting.width, window=setting.window, **settings)
+    pieces = train_pieces(corpus, config.subword_vocab_size) if config.subwords == "bpe" else None
+    if pieces is not None:
+        config.subword_vocab_size = len(pieces)
+    torch.manual_seed(setting.seed)
+    model = CBOWForPreTraining(config)
+    model.set_vocabulary(corpus.words, pieces)
+    arguments = WordArguments(negatives=setting.negatives, subsample=setting.subsample, threads=setting.threads)
+    engine = WordEngine(corpus, model, arguments, setting.seed)
+    read = time.perf_counter()
+    last = setting.epochs * engine.chunks
+    engine.train(0, last, falling(engine, last, setting.rate))
+    trained = time.perf_counter()
+    vectors = WordVectors(corpus.words, model.word_vectors().numpy(), corpus.counts)
+    return Trained(vectors, len(corpus), read - began, trained - read)
+
+
+def _train_gensim(arm: str, sentences: Sequence[Sequence[str]], setting: Setting) -> Trained:
+    """gensim's words of one frequency come in any order: they are put into ours, which the 30,000 depend on."""
+    import gensim.models
+
+    kind, skipgram = GENSIM[arm]
+    began = time.perf_counter()
+    model = getattr(gensim.models, kind)(
+        vector_size=setting.width, window=setting.window, negative=setting.negatives, sample=setting.subsample,
+        min_count=setting.min_count, workers=setting.threads, epochs=setting.epochs, alpha=setting.rate,
+        seed=setting.seed, sg=skipgram,
+    )  # fmt: skip
+    model.build_vocab(sentences)
+    read = time.perf_counter()
+    model.train(sentences, total_examples=model.corpus_count, epochs=setting.epochs)
+    trained = time.perf_counter()
+    counts = {word: model.wv.get_vecattr(word, "count") for word in model.wv.index_to_key}
+    words = sorted(counts, key=lambda word: (-counts[word], word))
+    rows = [model.wv.key_to_index[word] for word in words]
+    vectors = WordVectors(words, model.wv.vectors[rows], np.array([counts[word] for word in words]))
+    return Trained(vectors, sum(counts.values()), read - began, trained - read)
+
+
+def measure_speed(arm: str, sentences: Sequence[Sequence[str]], setting: Setting, folder: Path) -> dict[str, float]:
+    """One run of an arm in a process of its own: from token lists in memory to vectors in a file.
+
+    Returns:
+        "words/s" of the training alone, "seconds" and "CPU seconds" from end to end, "peak MB" of the process and
+        "peak MB without lists", less what it held when the lists were there.
+    """
+    train_arm(arm, sentences[:1] * setting.min_count + [["a", "b"] * 10], Setting(epochs=1))  # compiles, loads
+    held, began, used = _held(), time.perf_counter(), time.process_time()
+    found = train_arm(arm, sentences, setting)
+    write_vectors(found.vectors, folder / f"{arm.replace(' ', '-')}.vec")
+    return {
+        "words/s": found.words * setting.epochs / found.training,
+        "seconds": time.perf_counter() - began,
+        "CPU seconds": time.process_time() - used,
+        "peak MB": peak_rss() / 1e6,
+        "peak MB without lists": (peak_rss() - held) / 1e6,
+    }
+
+
+def _held() -> int:
+    """The memory, in bytes, that this process holds now, or off Linux has held at most."""
+    status = Path("/proc/self/statm")
+    return int(status.read_text().split()[1]) * resource.getpagesize() if status.exists() else peak_rss()
+
+
+def measure_quality(
+    arm: str, sentences: Sequence[Sequence[str]], setting: Setting, analogies: str, similarity: str
+) -> dict[str, float]:
+    """One run's scores, in %: all analogies among the 30,000 most frequent words, and Spearman on `PAIRS`."""
+    found = train_arm(arm, sentences, setting)
+    sections = read_analogies(analogies)
+    scores = {"analogies": 100 * totals(sections, solve_analogies(found.vectors, sections, RESTRICT))[-1].accuracy}
+    for pairs in find_pairs([similarity]):
+        if any(name in pairs.name for name in PAIRS):
+            scores[pairs.name] = 100 * score_pairs(found.vectors, pairs).spearman
+    return scores | {"words/s": found.words * setting.epochs / found.training}
+
+
+def compare_quality(
+    ledger: Ledger,
+    sentences: Sequence[Sequence[str]],
+    rates: Mapping[str, Sequence[float]],
+    seeds: int,
+    shared: Mapping[str, Any],
+    analogies: str,
+    similarity: str,
+) -> list[dict[str, Any]]:
+    """Every arm's scores at its best rate, printed and returned; jobs that the ledger has are not done again.
+
+    Args:
+        rates: of each arm. seeds: 1 to this. shared: other fields of `Setting`.
+        analogies, similarity: the files, as of `measure_quality`.
+    """
+
+    def execute(name: str, job: tuple[str, float, int]) -> dict[str, float]:
+        arm, rate, seed = job
+        return measure_quality(arm, sentences, Setting(rate=rate, seed=seed, **shared), analogies, similarity)
+
+    for _ in range(2):  # the second time the best rates are known
+        ledger.run(quality_jobs(rates, seeds, ledger.results()), execute)
+    rows = quality_rows(rates, seeds, ledger.results())
+    names = list(rows[0]["scores"])
+    lines = [
+        [row["arm"], f"{row['rate']:g}"]
+        + [f"{statistics.mean(row['scores'][name]):,.1f} ± {row['spread'][name]:,.1f}" for name in names]
+        for row in rows
+    ]
+    print_table(["", "rate", *names], lines, f"Word vectors, %: mean ± standard deviation over {seeds} seeds")
+    return rows
+
+
+def quality_jobs(rates: Mapping[str, Sequence[float]], seeds: int, done: Mapping[str, dict]) -> dict[str, tuple]:
+    """Every rate with the first seed; then the other seeds at the rate that was best there, as far as that is known.
+
+    Args:
+        rates: of each arm. done: results by the jobs' names.
+
+    Returns:
+        (arm, rate, seed) by name.
+    """
+    jobs = {f"{arm}, {rate:g}, seed 1": (arm, rate, 1) for arm in rates for rate in rates[arm]}
+    for arm in rates:
+        best = best_rate(arm, rates[arm], done)
+        if best is not None:
+            jobs |= {f"{arm}, {best:g}, seed {seed}": (arm, best, seed) for seed in range(2, seeds + 1)}
+    return jobs
+
+
+def best_rate(arm: str, rates: Sequence[float], done: Mapping[str, dict]) -> float | None:
+    """The rate with the most analogies right with the first seed; None until all are done."""
+    scores = {rate: done.get(f"{arm}, {rate:g}, seed 1") for rate in rates}
+    return None if None in scores.values() else max(rates, key=lambda rate: scores[rate]["analogies"])
+
+
+def quality_rows(rates: Mapping[str, Sequence[float]], seeds: int, done: Mapping[str, dict]) -> list[dict[str, Any]]:
+    """For each arm its best rate, and for each score the mean and the standard deviation over the seeds."""
+    rows = []
+    for arm in rates:
+        best = best_rate(arm, rates[arm], done)
+        runs = [done[f"{arm}, {best:g}, seed {seed}"] for seed in range(1, seeds + 1)]
+        scores = {name: [run[name] for run in runs] for name in runs[0]}
+        spread = {name: statistics.stdev(values) if seeds > 1 else 0.0 for name, values in scores.items()}
+        rows.append({"arm": arm, "rate": best, "scores": scores, "spread": spread})
+    return rows
