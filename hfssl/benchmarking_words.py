@@ -52,6 +52,7 @@ class Setting:
     negatives: int = 5
     subsample: float = 1e-3
     min_count: int = 5
+    buckets: int = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,13 @@ def _train_ours(arm: str, sentences: Sequence[Sequence[str]], setting: Setting) 
     settings = dict(OURS[arm])
     began = time.perf_counter()
     corpus = build_word_corpus(sentences, setting.min_count, settings.pop("phrases", 0))
-    config = CBOWConfig(vocab_size=len(corpus.words), hidden_size=setting.width, window=setting.window, **settings)
+    config = CBOWConfig(
+        vocab_size=len(corpus.words),
+        hidden_size=setting.width,
+        window=setting.window,
+        buckets=setting.buckets,
+        **settings,
+    )
     pieces = train_pieces(corpus, config.subword_vocab_size) if config.subwords == "bpe" else None
     if pieces is not None:
         config.subword_vocab_size = len(pieces)
@@ -87,6 +94,7 @@ def _train_ours(arm: str, sentences: Sequence[Sequence[str]], setting: Setting) 
     read = time.perf_counter()
     last = setting.epochs * engine.chunks
     engine.train(0, last, falling(engine, last, setting.rate))
+    engine.write_model()
     trained = time.perf_counter()
     vectors = WordVectors(corpus.words, model.word_vectors().numpy(), corpus.counts)
     return Trained(vectors, len(corpus), read - began, trained - read)
@@ -101,7 +109,7 @@ def _train_gensim(arm: str, sentences: Sequence[Sequence[str]], setting: Setting
     model = getattr(gensim.models, kind)(
         vector_size=setting.width, window=setting.window, negative=setting.negatives, sample=setting.subsample,
         min_count=setting.min_count, workers=setting.threads, epochs=setting.epochs, alpha=setting.rate,
-        seed=setting.seed, sg=skipgram,
+        seed=setting.seed, sg=skipgram, **({"bucket": setting.buckets} if kind == "FastText" else {}),
     )  # fmt: skip
     model.build_vocab(sentences)
     read = time.perf_counter()
@@ -121,7 +129,7 @@ def measure_speed(arm: str, sentences: Sequence[Sequence[str]], setting: Setting
         "words/s" of the training alone, "seconds" and "CPU seconds" from end to end, "peak MB" of the process and
         "peak MB without lists", less what it held when the lists were there.
     """
-    train_arm(arm, sentences[:1] * setting.min_count + [["a", "b"] * 10], Setting(epochs=1))  # compiles, loads
+    train_arm(arm, [["a", "b", "c"] * 10], Setting(epochs=1, buckets=10))  # compiles, loads
     held, began, used = _held(), time.perf_counter(), time.process_time()
     found = train_arm(arm, sentences, setting)
     write_vectors(found.vectors, folder / f"{arm.replace(' ', '-')}.vec")

@@ -1,4 +1,4 @@
-"""The inner loops of the word-vector engine, compiled by numba: draws, updates and the counting of a stretch of text.
+"""The inner loops of the word-vector engine, compiled by numba: draws and updates.
 
 What made them fast, and what did not, stands in benchmarks/README.md. Indices are unsigned: with signed ones numba
 allows for negative indices in every access. The rows that the next sample will touch are prefetched, since waiting for
@@ -8,71 +8,19 @@ them was a quarter of the time. The functions let go of Python's lock, so that t
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from llvmlite import ir
 from numba import float32, njit, types, uint64
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-SKIPPED = np.uint32(0xFFFFFFFF)  # in the place of a negative that is the target itself
+from hfssl.training.word_arrays import SKIPPED
+
 _ONE, _HALF = np.uint64(1), np.uint64(32)
 _MULTIPLIER, _INCREMENT = np.uint64(6364136223846793005), np.uint64(1442695040888963407)  # Knuth's MMIX
 _LINE = np.uint64(16)  # float32 in a line of the cache
 _compile = {"nogil": True, "fastmath": True, "error_model": "numpy", "cache": True}
 _inner = _compile | {"forceinline": True}
-
-
-class Weights(NamedTuple):
-    """What is trained, all float32, in place. `positions` has no rows where there are no position weights."""
-
-    inputs: np.ndarray  # (rows, d), e'
-    outputs: np.ndarray  # (V, d), e
-    positions: np.ndarray  # (2 window, d) or (0, d)
-
-
-class Tables(NamedTuple):
-    """What the draws and the rows of a word are read from.
-
-    Word w is kept if 32 random bits are at most `keep[w]`. A negative is i, uniform, if 32 random bits are at most
-    `noise[i]`, else `alias[i]` (Walker 1977). The rows of w are `rows[offsets[w] : offsets[w + 1]]`; with no offsets
-    its one row is w.
-    """
-
-    keep: np.ndarray  # (V,) uint32
-    noise: np.ndarray  # (V,) uint32
-    alias: np.ndarray  # (V,) uint32
-    rows: np.ndarray  # uint32
-    offsets: np.ndarray  # (V + 1,) uint64 or (0,)
-
-
-class Settings(NamedTuple):
-    """The model's and the engine's options as the loops read them."""
-
-    window: np.uint64
-    negatives: np.uint64
-    block: np.uint64  # targets whose contexts are read before any of them is updated
-    skipgram: bool
-    softmax: bool
-    exact: bool  # the gradient's 1/|c|
-    mean_of_words: bool
-
-
-class Scratch(NamedTuple):
-    """The memory of one thread."""
-
-    words: np.ndarray  # (longest sentence,) uint32, those kept
-    centres: np.ndarray  # (samples,) uint32, which word of the sentence
-    lows: np.ndarray  # (samples,) uint32, where its context begins
-    highs: np.ndarray  # (samples,) uint32, and ends
-    ids: np.ndarray  # (samples, 1 + negatives) uint32, the target and the negatives
-    errors: np.ndarray  # (1 + negatives,) or (V,) float32
-    hidden: np.ndarray  # (d,) float32
-    error: np.ndarray  # (d,) float32
-    vectors: np.ndarray  # (block + 2 window, d) float32
-    gradients: np.ndarray  # the same
-    weight_gradients: np.ndarray  # (2 window, d) float32
 
 
 @intrinsic
@@ -94,6 +42,12 @@ def _prefetch(typing_context, array, row, column):
         return context.get_dummy_value()
 
     return types.void(array, row, column), generate
+
+
+@njit(**_inner)
+def _prefetch_row(array, row):
+    for k in range(uint64(0), uint64(array.shape[1]), _LINE):
+        _prefetch(array, row, k)
 
 
 @njit(**_compile)
@@ -137,7 +91,8 @@ def draw_samples(count, first, last, tables, settings, scratch, state):
             if settings.skipgram and p == t:
                 continue
             target = words[p if settings.skipgram else t]
-            centres[samples], lows[samples], highs[samples] = t, low, high
+            centres[samples] = t
+            lows[samples], highs[samples] = (t, t + _ONE) if settings.skipgram else (low, high)
             ids[samples, uint64(0)] = target
             for j in range(_ONE, settings.negatives + _ONE):
                 state = state * _MULTIPLIER + _INCREMENT
@@ -153,8 +108,7 @@ def draw_samples(count, first, last, tables, settings, scratch, state):
 @njit(**_inner)
 def _read_vectors(begin, end, weights, tables, settings, scratch):
     """The sum of the rows of each word, or their mean, and gradients of 0."""
-    inputs = weights.inputs
-    offsets, rows = tables.offsets, tables.rows
+    inputs, offsets, rows = weights.inputs, tables.offsets, tables.rows
     words, gradients, vectors = scratch.words, scratch.gradients, scratch.vectors
     width = uint64(inputs.shape[1])
     for p in range(begin, end):
@@ -170,6 +124,8 @@ def _read_vectors(begin, end, weights, tables, settings, scratch):
             vectors[place, k] = float32(0)
         for i in range(first, last):
             row = uint64(rows[i])
+            if i + uint64(2) < last:
+                _prefetch_row(inputs, uint64(rows[i + uint64(2)]))
             for k in range(width):
                 vectors[place, k] += inputs[row, k]
         if settings.mean_of_words and last > first:
@@ -181,8 +137,7 @@ def _read_vectors(begin, end, weights, tables, settings, scratch):
 @njit(**_inner)
 def _write_gradients(begin, end, weights, tables, settings, scratch):
     """Adds each word's gradient to its rows."""
-    inputs, positions = weights.inputs, weights.positions
-    offsets, rows = tables.offsets, tables.rows
+    inputs, positions, offsets, rows = weights.inputs, weights.positions, tables.offsets, tables.rows
     words, gradients, weight_gradients = scratch.words, scratch.gradients, scratch.weight_gradients
     width = uint64(inputs.shape[1])
     for p in range(begin, end):
@@ -197,6 +152,8 @@ def _write_gradients(begin, end, weights, tables, settings, scratch):
             share /= float32(last - first)
         for i in range(first, last):
             row = uint64(rows[i])
+            if i + uint64(2) < last:
+                _prefetch_row(inputs, uint64(rows[i + uint64(2)]))
             for k in range(width):
                 inputs[row, k] += share * gradients[place, k]
     if len(positions):
@@ -208,21 +165,10 @@ def _write_gradients(begin, end, weights, tables, settings, scratch):
 @njit(**_inner)
 def _add_context(sample, begin, weights, tables, settings, scratch):
     """The mean of a sample's context goes to `hidden`; returns 1 / the number that the sum was divided by."""
-    inputs, positions = weights.inputs, weights.positions
-    offsets = tables.offsets
-    hidden, centres, lows, highs, words, vectors = (
-        scratch.hidden,
-        scratch.centres,
-        scratch.lows,
-        scratch.highs,
-        scratch.words,
-        scratch.vectors,
-    )
-    width, weighted = uint64(inputs.shape[1]), len(positions) > 0
-    centre = uint64(centres[sample])
+    positions, offsets, hidden, vectors = weights.positions, tables.offsets, scratch.hidden, scratch.vectors
+    centres, lows, highs, words = scratch.centres, scratch.lows, scratch.highs, scratch.words
+    width, weighted, centre = uint64(len(hidden)), len(positions) > 0, uint64(centres[sample])
     low, high = uint64(lows[sample]), uint64(highs[sample])
-    if settings.skipgram:
-        low, high = centre, centre + _ONE
     number = uint64(0)
     for k in range(width):
         hidden[k] = float32(0)
@@ -251,21 +197,11 @@ def _add_context(sample, begin, weights, tables, settings, scratch):
 @njit(**_inner)
 def _add_gradients(sample, begin, share, weights, settings, scratch):
     """Passes a sample's error on to the words of its context, and to the weights of their positions."""
-    inputs, positions = weights.inputs, weights.positions
-    error, centres, lows, highs, gradients, weight_gradients, vectors = (
-        scratch.error,
-        scratch.centres,
-        scratch.lows,
-        scratch.highs,
-        scratch.gradients,
-        scratch.weight_gradients,
-        scratch.vectors,
-    )
-    width, weighted = uint64(inputs.shape[1]), len(positions) > 0
-    centre = uint64(centres[sample])
+    positions, error, vectors = weights.positions, scratch.error, scratch.vectors
+    gradients, weight_gradients = scratch.gradients, scratch.weight_gradients
+    centres, lows, highs = scratch.centres, scratch.lows, scratch.highs
+    width, weighted, centre = uint64(len(error)), len(positions) > 0, uint64(centres[sample])
     low, high = uint64(lows[sample]), uint64(highs[sample])
-    if settings.skipgram:
-        low, high = centre, centre + _ONE
     factor = share if settings.exact else float32(1)
     for p in range(low, high):
         if p == centre and not settings.skipgram:
@@ -284,10 +220,9 @@ def _add_gradients(sample, begin, share, weights, settings, scratch):
 @njit(**_inner)
 def _predict_sampled(sample, rate, weights, scratch, measure):
     """Negative sampling: updates the rows of the target and the negatives; `error` gets what goes back to `hidden`."""
-    inputs, outputs = weights.inputs, weights.outputs
-    hidden, error, ids, errors = scratch.hidden, scratch.error, scratch.ids, scratch.errors
-    width = uint64(inputs.shape[1])
-    count, loss = uint64(ids.shape[1]), 0.0
+    outputs, hidden, error = weights.outputs, scratch.hidden, scratch.error
+    ids, errors = scratch.ids, scratch.errors
+    width, count, loss = uint64(len(hidden)), uint64(ids.shape[1]), 0.0
     for j in range(count):
         if ids[sample, j] == SKIPPED:
             continue
@@ -319,11 +254,9 @@ def _predict_sampled(sample, rate, weights, scratch, measure):
 @njit(**_inner)
 def _predict_exactly(sample, rate, weights, scratch):
     """The softmax over all words, as `_predict_sampled`."""
-    inputs, outputs = weights.inputs, weights.outputs
-    hidden, error, errors, ids = scratch.hidden, scratch.error, scratch.errors, scratch.ids
-    width = uint64(inputs.shape[1])
-    size, scores = uint64(outputs.shape[0]), errors
-    target, most, total = uint64(ids[sample, 0]), float32(-np.inf), float32(0)
+    outputs, hidden, error, scores = weights.outputs, scratch.hidden, scratch.error, scratch.errors
+    width, size, target = uint64(len(hidden)), uint64(len(outputs)), uint64(scratch.ids[sample, 0])
+    most, total = float32(-np.inf), float32(0)
     for row in range(size):
         score = float32(0)
         for k in range(width):
@@ -360,19 +293,16 @@ def update_samples(samples, begin, end, rate, weights, tables, settings, scratch
     Returns:
         The sum of the losses in nats, 0 if it is not measured.
     """
-    inputs, positions, outputs = weights.inputs, weights.positions, weights.outputs
-    weight_gradients, ids = scratch.weight_gradients, scratch.ids
+    ids, loss = scratch.ids, 0.0
     _read_vectors(begin, end, weights, tables, settings, scratch)
-    width, loss = uint64(inputs.shape[1]), 0.0
-    if len(positions):
-        weight_gradients[:] = 0
+    if len(weights.positions):
+        scratch.weight_gradients[:] = 0
     for sample in range(samples):
         if sample + _ONE < samples and not settings.softmax:
             for j in range(uint64(ids.shape[1])):
                 row = uint64(ids[sample + _ONE, j])
                 if row != uint64(SKIPPED):
-                    for k in range(uint64(0), width, _LINE):
-                        _prefetch(outputs, row, k)
+                    _prefetch_row(weights.outputs, row)
         share = _add_context(sample, begin, weights, tables, settings, scratch)
         if settings.softmax:
             loss += _predict_exactly(sample, rate, weights, scratch)
@@ -394,11 +324,9 @@ def train_sentences(ids, ends, first, last, rate, weights, tables, settings, scr
     Returns:
         The sum of the losses (0 if `measure` is not set) and the number of samples.
     """
-    keep = tables.keep
-    words = scratch.words
     loss, total = 0.0, uint64(0)
     for s in range(first, last):
-        count, state = keep_words(ids, ends[s], ends[s + _ONE], keep, words, state)
+        count, state = keep_words(ids, ends[s], ends[s + _ONE], tables.keep, scratch.words, state)
         for begin in range(uint64(0), count, settings.block):
             stop = min(count, begin + settings.block)
             samples, state = draw_samples(count, begin, stop, tables, settings, scratch, state)

@@ -21,18 +21,8 @@ from hfssl.models import CBOWConfig, CBOWForPreTraining
 from hfssl.training import PretrainingArguments, run
 from hfssl.training import word_kernels as kernels
 from hfssl.training.checkpoint import newest
-from hfssl.training.words import (
-    EngineTrainer,
-    VectorTrainer,
-    WordArguments,
-    WordEngine,
-    alias_table,
-    scratch_for,
-    settings_of,
-    tables_of,
-    train_words,
-    weights_of,
-)
+from hfssl.training.word_arrays import SKIPPED, alias_table, scratch_for, settings_of, tables_of, weights_of
+from hfssl.training.words import EngineTrainer, VectorTrainer, WordArguments, WordEngine, train_words
 
 TEXT = "the cat sat on the mat and the dog sat on the cat while a bird sang of the mat to a dog and a cat"
 RATE = 0.3
@@ -79,7 +69,7 @@ def as_batch(number, scratch, config):
     else:
         places = [p for p in range(centre - window, centre + window + 1) if p != centre]
         context = [words[p] if low <= p < high else -1 for p in places]
-    negatives[negatives == int(kernels.SKIPPED)] = -1
+    negatives[negatives == int(SKIPPED)] = -1
     batch = {"context_ids": torch.tensor([context]), "target_ids": torch.tensor([target])}
     return batch | ({} if config.objective == "softmax" else {"negative_ids": torch.from_numpy(negatives[None])})
 
@@ -101,7 +91,7 @@ def test_an_update_is_autograd_s(name):
     assert samples >= 5
     for row in scratch.ids[:samples, 1:]:  # a word drawn twice steps twice, the second time from where it then is
         twice = [word in row[:place] for place, word in enumerate(row)]
-        row[twice] = kernels.SKIPPED
+        row[twice] = SKIPPED
 
     inner = [expected.cbow.input_embeddings.weight, expected.cbow.position_weights]
     inner = [weight for weight in inner if weight is not None]
@@ -163,7 +153,7 @@ def test_the_engine_and_the_trainer_make_the_same_update(tmp_path):
         scratch.centres[number] = place + 2
         scratch.lows[number], scratch.highs[number] = place + min([*there, 2]), place + max([*there, 2]) + 1
         scratch.ids[number, 0] = batch["target_ids"][number]
-        scratch.ids[number, 1:] = [kernels.SKIPPED if n < 0 else n for n in batch["negative_ids"][number].tolist()]
+        scratch.ids[number, 1:] = [SKIPPED if n < 0 else n for n in batch["negative_ids"][number].tolist()]
     arrays = (weights, tables, settings, scratch)
     kernels.update_samples(np.uint64(4), np.uint64(0), np.uint64(20), np.float32(RATE), *arrays, False)
     for found, right in zip(engine.parameters(), model.parameters(), strict=True):
@@ -191,7 +181,7 @@ def draws_of(corpus, arguments, config, sentences):
             np.uint64(count), np.uint64(0), stop, tables, settings, scratch, np.uint64(state)
         )
         ids = scratch.ids[:samples].copy()
-        found[2].append(np.where(ids == kernels.SKIPPED, ids[:, :1], ids)[:, 1:].ravel())
+        found[2].append(np.where(ids == SKIPPED, ids[:, :1], ids)[:, 1:].ravel())
         centre, inside = scratch.centres[:samples].astype(int), slice(config.window, int(stop) - config.window)
         found[1].append((centre - scratch.lows[:samples])[inside])
     return [np.concatenate(part) for part in found]
