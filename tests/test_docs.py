@@ -12,7 +12,7 @@ from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadMode
 from hfssl import cli
 from hfssl.data.images import load_images
 from hfssl.data.layout import Layout
-from hfssl.models import METHODS
+from hfssl.models import METHODS, CBOWConfig, CBOWForPreTraining
 from hfssl.tokenization import load_tokenizer
 from tests.conftest import ROOT, TINY_RESNET
 from tests.documented_commands import (
@@ -131,6 +131,7 @@ def first_hour(tmp_path, monkeypatch):
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     for name, folder in VISION.items():
         METHODS[name].for_pretraining(METHODS[name].config(**TINY_RESNET)).save_pretrained(tmp_path / "out" / folder)
+    CBOWForPreTraining(CBOWConfig(vocab_size=5, hidden_size=4)).save_pretrained(tmp_path / "out" / "cbow")
     photo = load_images("builtin:photos")[0]["image"]
     to_pil_image(photo).save("photo.jpg")
     mask = torch.zeros(1, *photo.shape[1:])

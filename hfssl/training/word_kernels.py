@@ -1,9 +1,10 @@
 """The inner loops of the word-vector engine, compiled by numba: draws and updates.
 
 What made them fast, and what did not, stands in benchmarks/README.md. Indices are unsigned: with signed ones numba
-allows for negative indices in every access. The rows that the next sample will touch are prefetched, since waiting for
-them was a quarter of the time. The functions let go of Python's lock, so that threads share the arrays without locks
-(Recht et al. 2011, Hogwild!).
+allows for negative indices in every access. The rows that the next sample will touch are prefetched: waiting for them
+is what a word costs otherwise. The inner functions become part of the outer ones, since handing over so many arrays at
+each call costs time. The functions let go of Python's lock, so that threads share the arrays without locks (Recht et al.
+2011, Hogwild!).
 """
 
 from __future__ import annotations

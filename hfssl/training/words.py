@@ -134,7 +134,7 @@ class WordEngine:
 
     def _gather_rows(self) -> None:
         """Works on a copy of the rows that words have, the most used first: of two million buckets most are empty, and
-        rows that lie together stay in the caches (half again as fast)."""
+        rows that lie together stay in the caches."""
         sizes = np.diff(self.tables.offsets.astype(np.int64))
         used, places = np.unique(self.tables.rows, return_inverse=True)
         order = np.argsort(-np.bincount(places, np.repeat(self.corpus.counts, sizes)), kind="stable")

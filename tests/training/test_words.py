@@ -326,6 +326,15 @@ def test_threads_go_on_at_the_position(tmp_path, monkeypatch):
     assert sorted(chunks) == list(range(16))
 
 
+def test_each_chunk_of_each_pass_has_draws_of_its_own(tmp_path, monkeypatch):
+    engine, states = trainer_for(tmp_path).engine, []
+    monkeypatch.setattr(kernels, "train_sentences", lambda *args: (states.append(int(args[-2])), (0.0, 0))[1])
+    for seed in (0, 1):
+        engine.seed = seed
+        engine.train(0, 3 * engine.chunks, lambda chunk: 0.1)
+    assert engine.chunks == 8 and len(set(states)) == len(states) == 48
+
+
 def test_other_settings_are_another_run(tmp_path):
     with pytest.raises(Died):
         run(trainer_for(tmp_path, callbacks=[At(3, die)]))
