@@ -3,7 +3,7 @@
 What made them fast, and what did not, stands in benchmarks/README.md. Indices are unsigned: with signed ones numba
 allows for negative indices in every access. The rows that the next sample will touch are prefetched: waiting for them
 is what a word costs otherwise. The inner functions become part of the outer ones, since handing over so many arrays at
-each call costs time. The functions let go of Python's lock, so that threads share the arrays without locks (Recht et al.
+each call costs time. The functions let go of Python's lock: threads share the arrays without locks (Recht et al.
 2011, Hogwild!).
 """
 
