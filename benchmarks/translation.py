@@ -51,7 +51,7 @@ def main(argv=None):
     if args.out:
         check_file(args.out)
     columns = {"source_column": args.source_column, "target_column": args.target_column}
-    test = read_pairs(args.data, "test", Columns(*columns.values()))
+    test = read_pairs(args.data, "test", Columns(*columns.values()), needed=("source", "target"))
     pairs = PairArguments("translation", [args.data], vocab_size=args.vocab_size, **columns)
     data = load_pair_data(pairs)
     tokenizer, layout = data.tokenizer, data.layout

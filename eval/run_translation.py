@@ -52,7 +52,8 @@ def main(argv=None):
         check_file(args.out)
     layout = load_layout(args.model, ("translation",))
     model, tokenizer = load_generator(args.model)
-    rows = read_pairs(args.data, args.split, Columns(args.source_column, args.target_column))[: args.limit]
+    columns = Columns(args.source_column, args.target_column)
+    rows = read_pairs(args.data, args.split, columns, needed=("source", "target"))[: args.limit]
     sources, references = [row["source"] for row in rows], [row["target"] for row in rows]
     tag = {"language": args.language} if args.language else {}
     said = translate(

@@ -108,7 +108,7 @@ def complete(
     from hfssl.generation import complete_many, load_generator, load_layout, shown
 
     layout = load_layout(model, ("commonsense",), needed=True)
-    relations = [relation] if relation is not None else layout.tags["relation"]
+    relations = [relation] if relation is not None else layout.known("relation")
     rows = [{"head": head, "relation": one} for one in relations]
     found = complete_many(*load_generator(model), layout, rows, num_beams, length_penalty, max_new_tokens)
     for one, completions in zip(relations, found, strict=True):

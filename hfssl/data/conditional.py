@@ -14,7 +14,7 @@ import numpy as np
 
 from hfssl.data.builtin import hash_fraction
 from hfssl.data.layout import LAYOUT, TASKS, Layout, PairEncoder
-from hfssl.data.pair_files import Columns, Row, grouped_pairs, has_split
+from hfssl.data.pair_files import Columns, Row, check_fields, grouped_pairs, has_split
 from hfssl.data.pairs import PackedPairs, Pairs
 from hfssl.errors import InputError, nearest
 from hfssl.tokenization import load_tokenizer, train_bpe
@@ -176,13 +176,9 @@ def layout_of(args: PairArguments, rows: list[Row]) -> Layout:
     if args.separator is not None:
         changes["separator"] = args.separator
     layout = dataclasses.replace(layout, **changes)
-    missing = {*Layout.fields(layout.source), *Layout.fields(layout.target)} - rows[0].keys()
-    if missing:
-        raise InputError(
-            f"--task {args.task} needs the fields {', '.join(sorted(missing))}, and {' and '.join(args.pair_path)} has "
-            f"{', '.join(rows[0])}: is it of another task?"
-        )
-    tags = {name: sorted({row[name].strip() for row in rows}) for name in layout.tags}
+    needed = [*Layout.fields(layout.source), *Layout.fields(layout.target)]
+    check_fields(rows, needed, f"--task {args.task}", " and ".join(args.pair_path))
+    tags = {name: sorted({row[name].strip(" <>") for row in rows}) for name in layout.tags}
     return dataclasses.replace(layout, tags={name: [f"<{value}>" for value in found] for name, found in tags.items()})
 
 

@@ -99,6 +99,16 @@ class Layout:
             raise InputError(f"unknown {field} {value!r}: one of {', '.join(names)}{hint}")
         return token
 
+    def known(self, field: str) -> list[str]:
+        """All that a tag may be.
+
+        Raises:
+            InputError: the field holds no special token.
+        """
+        if field not in self.tags:
+            raise InputError(f"this model has no list of what a {field} may be: its source is {self.source!r}")
+        return self.tags[field]
+
     def prompt(self, fields: Mapping[str, Any]) -> str:
         """The source and the separator as one string, special tokens spelled out."""
         return "".join(text for text, _ in self.source_pieces(fields))
@@ -201,6 +211,18 @@ class Layout:
     def _special_ids(self, tokenizer) -> list[int]:
         return [special_id(tokenizer, token) for token in self.special_tokens]
 
+    def _check_kinds(self) -> None:
+        """That a file's values are what the attributes say; TypeError if not."""
+        for each in dataclasses.fields(self):
+            kind = type(each.default_factory() if each.default is dataclasses.MISSING else each.default)
+            if not isinstance(getattr(self, each.name), kind):
+                raise TypeError(f"{each.name} is no {kind.__name__}")
+        for name, tags in self.tags.items():
+            if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+                raise TypeError(f"the tags of {name} are no list of texts")
+        if not all(isinstance(token, str) for token in self.replaced.values()):
+            raise TypeError("replaced names something that is no token")
+
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n"
 
@@ -219,15 +241,16 @@ class Layout:
             raise InputError(f"no such folder: {name}")
         try:
             path = folder / LAYOUT if folder.is_dir() else Path(cached_file(str(name), LAYOUT))
-            values = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**values)
+            layout = cls(**json.loads(path.read_text(encoding="utf-8")))
+            layout._check_kinds()
+            return layout
         except OSError:
             raise InputError(
                 f"{name} has no {LAYOUT}: it is no conditional model; hfssl pretrain conditional makes one"
             ) from None
         except InputError as error:
             raise InputError(f"{name}/{LAYOUT} is damaged: {error}") from None
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise InputError(f"{name}/{LAYOUT} is damaged or of another version: {error}") from None
 
 
@@ -306,6 +329,9 @@ class PairEncoder:
             yield start, end
 
     def _join(self, pieces: list[Piece]) -> bytes:
+        # What stands beside a turn in the template becomes another text with the next turn.
+        new = [text for text, special in pieces if not special and text not in self._known]
+        self._known.update(zip(new, self._encoder(new) if new else (), strict=True))
         return b"".join([self._special[text] if special else self._known[text] for text, special in pieces])
 
     def _bytes(self, ids: list[int]) -> bytes:

@@ -90,8 +90,9 @@ class Columns:
 
 
 def read_pairs(
-    path: str | Sequence[str], split: str = "train", columns: Columns | None = None, tables_only: str = ""
-) -> list[Row]:
+    path: str | Sequence[str], split: str = "train", columns: Columns | None = None, tables_only: str = "",
+    needed: Sequence[str] = (),
+) -> list[Row]:  # fmt: skip
     """All pairs of a source.
 
     Args:
@@ -101,6 +102,7 @@ def read_pairs(
             file is read whole, unless a column says the split.
         columns: by default "source" and "target".
         tables_only: of a folder with several data sets, the one whose files' names hold this.
+        needed: fields that all rows must have.
 
     Returns:
         Rows with the fields of the kind: {"source", "target"} and in several directions "language"; {"head",
@@ -109,9 +111,21 @@ def read_pairs(
 
     Raises:
         InputError: no such file, a folder without this split, a column that is not there, aligned files of different
-            length, or a cell that is no text.
+            length, a cell that is no text, or rows of another kind.
     """
-    return [row for _, row in grouped_pairs(path, split, columns, tables_only)]
+    rows = [row for _, row in grouped_pairs(path, split, columns, tables_only)]
+    check_fields(rows, needed, "this", str(path))
+    return rows
+
+
+def check_fields(rows: Iterable[Row], needed: Sequence[str], who: str, path: str) -> None:
+    """That rows have these fields; InputError, which says who needs them, if they are of another kind."""
+    for row in rows:
+        if missing := set(needed) - row.keys():
+            raise InputError(
+                f"{who} needs the fields {', '.join(sorted(missing))}, and {path} has {', '.join(row)}: "
+                "is it of another task?"
+            )
 
 
 def grouped_pairs(
@@ -253,7 +267,13 @@ def _pairs_of(row: Row, form: Form | None, columns: Columns, table: Table, numbe
         yield {"context": texts("context", context), "response": text("response")}
     else:
         made = {name: text(name) for name in form.columns}
-        yield made | {"weight": float(row["weight"])} if row.get("weight") is not None else made
+        if row.get("weight") in (None, ""):
+            yield made
+            return
+        try:
+            yield made | {"weight": float(row["weight"])}
+        except (ValueError, TypeError):
+            raise InputError(f"{table.place(number)}: the weight {row['weight']!r} is no number") from None
 
 
 def _aligned(files: list[Path]) -> Iterator[tuple[str, Row]]:

@@ -29,6 +29,8 @@ from hfssl.evaluation.conditional import (
 from hfssl.evaluation.significance import bootstrap_sums, interval
 from hfssl.generation import complete_many
 
+_FIELDS = ("head", "relation", "tail")
+
 
 @dataclass
 class CommonsenseArguments:
@@ -55,7 +57,8 @@ def score_commonsense(args: CommonsenseArguments) -> dict[str, Any]:
 
     Returns:
         "perplexity" (see `conditional.perplexity`) and "unigram perplexity"; "BLEU-2", "novelty" and "nearest neighbour
-        BLEU-2" (see `commonsense`); with false statements among the data "classification"; the "completions".
+        BLEU-2" (see `commonsense`); with false statements in the validation and the test part "classification"; the
+        "completions".
 
     Raises:
         InputError: no commonsense model, or data of none of its relations.
@@ -64,7 +67,10 @@ def score_commonsense(args: CommonsenseArguments) -> dict[str, Any]:
         check_file(args.out)
     model, tokenizer, layout = load_conditional(args.model, "commonsense")
     named = data_of_model(args.data, layout)
-    parts = {split: read_pairs(args.data, split, tables_only=named) for split in ("train", "validation", "test")}
+    parts = {
+        split: read_pairs(args.data, split, tables_only=named, needed=_FIELDS)
+        for split in ("train", "validation", "test")
+    }
     train, test = _true(parts["train"]), _true(parts["test"])
     log_p, counts = target_scores(model, tokenizer, layout, test, args.batch_size)
     heads = [row["head"] for row in test]
@@ -83,7 +89,7 @@ def score_commonsense(args: CommonsenseArguments) -> dict[str, Any]:
     for name, answers in (("BLEU-2", completions), ("nearest neighbour BLEU-2", neighbours)):
         found[name] = score and asdict(score) if (score := comet_bleu2(answers, references, seed=args.seed)) else None
     found["novelty"] = asdict(novelty(completions, tuples))
-    if any(row.get("weight") == 0 for row in parts["test"]):
+    if all(any(row.get("weight") == 0 for row in parts[split]) for split in ("validation", "test")):
         found["classification"] = classify(model, tokenizer, layout, parts, args.batch_size, args.seed)
     if args.out:
         rows = [
@@ -100,13 +106,16 @@ def data_of_model(path: str, layout: Layout) -> str:
     Raises:
         InputError: the model knows none of the relations.
     """
-    folder, known = Path(path).expanduser(), {tag.strip("<>") for tag in layout.tags["relation"]}
+    folder, known = Path(path).expanduser(), {tag.strip("<>") for tag in layout.known("relation")}
     names = [""]
     if not path.startswith("builtin:") and folder.is_dir():
         files = visible_files(folder, lambda file: ".parquet" in file.suffixes or file.suffix in (".csv", ".jsonl"))
         begun = [re.match(r"[A-Za-z0-9]*", file.name)[0] for file in files]
         names = list(dict.fromkeys(begun)) if len(set(begun)) < len(begun) else [""]
-    relations = {name: {row["relation"] for row in read_pairs(path, "test", tables_only=name)} for name in names}
+    relations = {
+        name: {row["relation"].strip(" <>") for row in read_pairs(path, "test", tables_only=name, needed=_FIELDS)}
+        for name in names
+    }
     fitting = [name for name, found in relations.items() if found and found <= known]
     if not fitting:
         there = sorted(set().union(*relations.values()))
@@ -134,7 +143,7 @@ def classify(model, tokenizer, layout: Layout, parts: dict[str, list[Row]], batc
         log_p, counts = target_scores(model, tokenizer, layout, parts[split], batch_size)
         kept = counts > 0
         scores[split] = log_p[kept] / counts[kept]
-        labels[split] = np.array([row["weight"] != 0 for row in parts[split]])[kept]
+        labels[split] = np.array([row.get("weight") != 0 for row in parts[split]])[kept]
     threshold = best_threshold(scores["validation"], labels["validation"])
     right = {split: (scores[split] > threshold) == labels[split] for split in scores}
     drawn = bootstrap_sums(right["test"][:, None].astype(float), seed=seed)[:, 0] / len(right["test"])

@@ -67,7 +67,7 @@ def score_dialogue(args: DialogueArguments) -> dict[str, Any]:
     if args.out:
         check_file(args.out)
     model, tokenizer, layout = load_conditional(args.model, "dialogue")
-    everything = read_pairs(args.data, args.split)
+    everything = read_pairs(args.data, args.split, needed=("context", "response"))
     everything = [
         row | {"conversation": number}
         for row, number in zip(everything, conversations(everything), strict=True)

@@ -59,6 +59,14 @@ def test_a_long_dialogue_loses_its_oldest_turns():
         assert pairs.source_lengths[0] == 11 * len(turns)
 
 
+def test_what_the_template_has_beside_the_turns_stays_when_old_ones_go():
+    layout = Layout("dialogue", "Say: {context}", "{response}", turns=7)
+    tokenizer = byte_tokenizer(layout)
+    row = {"context": ["a" * 10, "b" * 10, "c" * 10], "response": "d"}
+    pairs = encode_pairs([row], layout, tokenizer, max_length=30)
+    assert tokenizer.decode(pairs[0]["input_ids"]) == f"Say: {'b' * 10}<turn>{'c' * 10}<sep>d<|endoftext|>"
+
+
 def test_templates_over_any_columns(tmp_path):
     path = table(
         tmp_path / "t.parquet", premise=["p1"] * 50, hypothesis=[str(i) for i in range(50)], label=["yes"] * 50
@@ -102,6 +110,12 @@ def test_a_relation_that_was_not_trained_is_refused(tmp_path):
     held = table(tmp_path / "b.parquet", head=["a"], relation=["HasA"], tail=["x"])
     with pytest.raises(InputError, match="unknown relation 'HasA': one of IsA"):
         load_pair_data(PairArguments(task="commonsense", pair_path=[train], eval_pair_path=[held], **SMALL))
+
+
+def test_a_relation_may_have_its_brackets_already(tmp_path):
+    path = table(tmp_path / "a.parquet", head=["a", "b"], relation=["<IsA>", "IsA"], tail=["x", "y"])
+    data = load_pair_data(PairArguments(task="commonsense", pair_path=[path], eval_pair_path=[path], **SMALL))
+    assert data.layout.tags == {"relation": ["<IsA>"]}
 
 
 def test_a_given_tokenizer_gets_the_special_tokens(tmp_path):

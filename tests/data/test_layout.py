@@ -104,6 +104,9 @@ def test_a_tag_with_or_without_brackets(given, found):
 def test_an_unknown_tag_lists_the_known_ones():
     with pytest.raises(InputError, match="unknown relation 'xNeeds': one of xIntent, xNeed; did you mean 'xNeed'"):
         COMET.prompt({"head": "a", "relation": "xNeeds"})
+    assert COMET.known("relation") == RELATIONS
+    with pytest.raises(InputError, match=r"no list of what a relation may be: its source is '\{source\}'"):
+        Layout().known("relation")
 
 
 def test_it_is_saved_beside_the_model(tmp_path):
@@ -116,6 +119,12 @@ def test_it_is_saved_beside_the_model(tmp_path):
         (json.dumps(values | {"what": 1}), "damaged or of another version"),
         (json.dumps(values | {"task": "chess"}), "is damaged: unknown task 'chess'"),
         ("[]", "damaged or of another version"),
+        (json.dumps(values | {"turns": "7"}), "another version: turns is no int"),
+        (
+            json.dumps(values | {"tags": {"relation": "<a>"}}),
+            "another version: the tags of relation are no list of texts",
+        ),
+        (json.dumps(values | {"replaced": {"a": 1}}), "another version: replaced names something that is no token"),
     ):
         (tmp_path / LAYOUT).write_text(broken)
         with pytest.raises(InputError, match=message):

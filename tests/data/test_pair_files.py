@@ -148,6 +148,14 @@ def test_cells_that_are_no_text(tmp_path):
     path = table(tmp_path / "n.parquet", source=[1], target=["a"])
     with pytest.raises(InputError, match=r"row 0 of .*n\.parquet: column 'source' is int, not text"):
         read_pairs(path)
+    path = tmp_path / "n.csv"
+    path.write_text("head,relation,tail,weight\na,IsA,b,\nc,IsA,d,much\n")
+    with pytest.raises(InputError, match=r"n\.csv.*: the weight 'much' is no number"):
+        read_pairs(str(path))
+    path.write_text("head,relation,tail,weight\na,IsA,b,\nc,IsA,d,0\n")
+    assert [row.get("weight") for row in read_pairs(str(path))] == [None, 0]
+    with pytest.raises(InputError, match="this needs the fields source, target, and .* has head, relation"):
+        read_pairs(str(path), needed=("source", "target"))
     path = tmp_path / "n.jsonl"
     path.write_text('{"turns": ["a", 2]}')
     with pytest.raises(InputError, match=r"n\.jsonl:1: column 'turns' holds no list of texts"):

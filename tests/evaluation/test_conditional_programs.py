@@ -101,6 +101,10 @@ def test_commonsense_takes_the_data_set_whose_relations_it_knows(folder, capsys)
     right = {split: ((scores[split] > told["threshold"]) == labels[split]).mean() for split in rows}
     assert told["accuracy"] == right["test"] and told["validation accuracy"] == right["validation"]
     assert told["validation accuracy"] >= 0.5 == told["always true"] and told["statements"] == 6
+    place = folder / "triples" / "net-valid.jsonl"  # without weights there is no threshold
+    place.write_text("\n".join(json.dumps(row | {"weight": None}) for row in map(json.loads, place.open())))
+    flags = ["--data", str(folder / "triples"), "--num_beams", "1"]
+    assert "classification" not in run_commonsense.main(["--model", str(folder / "triples"), *flags])
     with pytest.raises(SystemExit):
         run_commonsense.main(["--model", str(folder / "triples")])
     assert (
@@ -161,6 +165,21 @@ def test_translation(folder, tmp_path, capsys):
             run_dialogue,
             ["--model", "dialogue", "--data", "few.jsonl"],
             "no 19 different responses of other conversations",
+        ),
+        (
+            run_translation,
+            ["--model", "translation", "--data", "few.jsonl"],
+            "needs the fields source, target, and few",
+        ),
+        (
+            run_dialogue,
+            ["--model", "dialogue", "--data", "builtin:toypairs/translation"],
+            "the fields context, response",
+        ),
+        (
+            run_commonsense,
+            ["--model", "commonsense", "--data", "builtin:toypairs/dialogue"],
+            "the fields head, relation",
         ),
         (run_commonsense, ["--model", "commonsense", "--num_beams", "0"], "must be at least 1"),
         (run_translation, ["--model", "translation", "--out", "few.jsonl/x.json"], "few.jsonl"),
