@@ -1,7 +1,8 @@
 """COMET's scores (Bosselut et al. 2019): BLEU-2, novelty, true from false; and the nearest neighbour's answers.
 
 BLEU-2 is NLTK's sentence BLEU with the weights (.5, .5) and its smoothing method 1, as in COMET's bleu_atomic.py. Of
-one word it is never over .316, the root of the smoothed .1 for the pair of words that is not there.
+one word it is never over .316, the root of the smoothed .1 for the pair of words that is not there. Words are what
+stands between blanks; COMET's texts had gone through GPT's tokenizer before, in lower case and "'s" a word of its own.
 """
 
 from __future__ import annotations
