@@ -17,6 +17,14 @@ def _flag(name: str, help: str, **options):
     return typer.Option(f"--{name}", f"--{name.replace('_', '-')}", help=help, **options)
 
 
+def _text(given: str | list[str] | None):
+    """What the shell gave as a text."""
+    for text in [given] if isinstance(given, str) else given or []:
+        if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise InputError(f"the text {text!r} is no UTF-8")
+    return given
+
+
 Model = Annotated[str, typer.Argument(help="A folder or a Hub id of a causal language model or an encoder-decoder.")]
 NewTokens = Annotated[int, _flag("max_new_tokens", "Tokens of each text, at most.", min=1)]
 Temperature = Annotated[float, typer.Option(help="Of the sampling; 0 is greedy.", min=0)]
@@ -31,7 +39,7 @@ Truncate = Annotated[bool, _flag("truncate_left", "Of a text over the model's po
 @app.command()
 def generate(
     model: Model,
-    prompt: Annotated[str, typer.Option(help="The text to continue.")],
+    prompt: Annotated[str, typer.Option(help="The text to continue.", callback=_text)],
     tries: Annotated[int, typer.Option(help="How many continuations; the best is named.", min=1)] = 1,
     max_new_tokens: NewTokens = 60,
     top_k: Annotated[int, _flag("top_k", "Sample among the k likeliest tokens; 1 is greedy, 0 all.", min=0)] = 40,
@@ -61,7 +69,9 @@ def generate(
 @app.command()
 def translate(
     model: Model,
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts; without any, the lines of --file or stdin.")] = None,
+    texts: Annotated[
+        list[str] | None, typer.Argument(help="Texts; without any, the lines of --file or stdin.", callback=_text)
+    ] = None,
     file: Annotated[str | None, typer.Option(help="A text file, one source a line.")] = None,
     out: Annotated[str | None, typer.Option(help="The file to write, a line for each; else standard output.")] = None,
     language: Annotated[str | None, typer.Option(help="The language tag, where the model has several.")] = None,
@@ -96,13 +106,14 @@ def translate(
 @app.command()
 def complete(
     model: Model,
-    head: Annotated[str, typer.Argument(help="An event or a concept.")],
+    head: Annotated[str, typer.Argument(help="An event or a concept.", callback=_text)],
     relation: Annotated[
         str | None, typer.Argument(help="Such as xIntent; without it all that the model knows.")
     ] = None,
     num_beams: Beams = 5,
     length_penalty: LengthPenalty = 1.0,
     max_new_tokens: NewTokens = 35,
+    truncate_left: Truncate = False,
 ) -> None:
     """Complete commonsense: hfssl complete out/comet "PersonX drifts through life" xAttr."""
     from hfssl.generation import complete_many, load_generator, load_layout, shown
@@ -110,7 +121,9 @@ def complete(
     layout = load_layout(model, ("commonsense",), needed=True)
     relations = [relation] if relation is not None else layout.known("relation")
     rows = [{"head": head, "relation": one} for one in relations]
-    found = complete_many(*load_generator(model), layout, rows, num_beams, length_penalty, max_new_tokens)
+    found = complete_many(
+        *load_generator(model), layout, rows, num_beams, length_penalty, max_new_tokens, truncate_left=truncate_left
+    )
     for one, completions in zip(relations, found, strict=True):
         print(one.strip("<>"))
         for completion in completions:

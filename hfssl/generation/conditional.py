@@ -102,6 +102,7 @@ def complete(
     num_beams: int = 5,
     length_penalty: float = 1.0,
     max_new_tokens: int = MAX_OBJECT,
+    truncate_left: bool = False,
 ) -> list[Completion]:
     """What an event has to do with a relation: `num_beams` objects, the best first.
 
@@ -109,7 +110,8 @@ def complete(
         InputError: an empty head, an unknown relation (the known ones are listed), or a prompt over the positions.
     """
     rows = [{"head": head, "relation": relation}]
-    return complete_many(model, tokenizer, layout, rows, num_beams, length_penalty, max_new_tokens)[0]
+    how = {"length_penalty": length_penalty, "max_new_tokens": max_new_tokens, "truncate_left": truncate_left}
+    return complete_many(model, tokenizer, layout, rows, num_beams, **how)[0]
 
 
 def complete_many(
@@ -121,13 +123,14 @@ def complete_many(
     length_penalty: float = 1.0,
     max_new_tokens: int = MAX_OBJECT,
     batch_size: int = 16,
+    truncate_left: bool = False,
 ) -> list[list[Completion]]:
     """As `complete`, for many rows with a "head" and a "relation"."""
     how = Decoding(max_new_tokens, temperature=0, num_beams=num_beams, length_penalty=length_penalty)
     for row in rows:
         if not row["head"].strip():
             raise InputError("the head is empty")
-    prompts = [layout.prompt_ids(tokenizer, row) for row in rows]
+    prompts = [fit_prompt(model, layout.prompt_ids(tokenizer, row), truncate_left, max_new_tokens) for row in rows]
     found = decode(model, tokenizer, prompts, how, num_beams, batch_size)
     return [
         [Completion(_text(layout, tokenizer, one), one.log_p / max(1, len(one.ids)) ** length_penalty) for one in tries]

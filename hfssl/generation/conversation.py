@@ -87,13 +87,17 @@ class Conversation:
         return tuple(ids) if len(ids) == 1 else ()
 
     def _prompt(self, turns: list[str]) -> list[int]:
-        positions = count_positions(self.model)
+        positions = limit = count_positions(self.model)
         if positions is not None and not self.model.config.is_encoder_decoder:
             positions -= min(self.settings["max_new_tokens"], positions // 2)  # for the reply
         for first in range(0, len(turns), 2):  # whole exchanges go, so that the user always begins
             ids = self._encode(turns[first:])
             if positions is None or len(ids) <= positions:
                 break
+        if limit is not None and len(ids) > limit - (not self.model.config.is_encoder_decoder):
+            raise InputError(
+                f"the prompt has {len(ids)} tokens, the model has {limit} positions; say it in fewer words"
+            )
         return ids
 
     def _encode(self, turns: list[str]) -> list[int]:

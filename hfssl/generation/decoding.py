@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -68,6 +69,8 @@ class Decoding:
             ("top_k", self.top_k >= 0, "at least 0"),
             ("top_p", 0 <= self.top_p <= 1, "from 0 to 1"),
             ("num_beams", self.num_beams >= 1, "at least 1"),
+            ("length_penalty", math.isfinite(self.length_penalty), "a number"),
+            ("seed", -(2**63) <= self.seed < 2**64, "of 64 bits"),
         ):
             if not right:  # also for a number that is none
                 raise InputError(f"{name} must be {needed}, not {getattr(self, name)}")

@@ -54,7 +54,8 @@ def encode_prompt(model, tokenizer, prompt: str, truncate_left: bool = False, ro
     """A prompt's tokens.
 
     Args:
-        truncate_left: of a prompt that is too long keep the end, such that `room` tokens may follow.
+        truncate_left: of a prompt that is too long keep the end, such that `room` tokens may follow, though not more
+            than half of the positions.
 
     Raises:
         InputError: it is empty or leaves no position.
@@ -72,13 +73,15 @@ def fit_prompt(model, ids: list[int], truncate_left: bool = False, room: int = 1
         return ids
     # An encoder reads the prompt alone, a causal model needs a position for the first token that follows.
     most = positions if model.config.is_encoder_decoder else positions - 1
-    if len(ids) > most and not truncate_left:
+    if len(ids) <= most:
+        return ids
+    if not truncate_left:
         raise InputError(
             f"the prompt has {len(ids)} tokens, the model has {positions} positions; shorten it, or keep its end with "
             "--truncate_left"
         )
-    keep = most if model.config.is_encoder_decoder else max(1, positions - room)
-    return ids[-keep:] if truncate_left else ids
+    keep = most if model.config.is_encoder_decoder else max(positions - room, (positions + 1) // 2)
+    return ids[-min(keep, most) :]
 
 
 def load_layout(name: str, tasks: tuple[str, ...], needed: bool = False) -> Layout | None:

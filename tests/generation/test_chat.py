@@ -15,7 +15,7 @@ from hfssl.data.layout import Layout
 from hfssl.errors import InputError
 from hfssl.generation import Conversation, Try, chat, conversation, sample_and_rank, shown
 from tests.conftest import ROOT
-from tests.generation.tiny import make_model, make_tokenizer
+from tests.generation.tiny import POSITIONS, make_model, make_tokenizer
 
 DIALOGUE = Layout("dialogue", source="{context}", target="{response}", turns=7)
 TEMPLATE = "{% for m in messages %}{{ m.role }} {{ m.content }}<turn>{% endfor %}<sep>"
@@ -149,7 +149,7 @@ def test_commands_and_errors_end_nothing(tokenizer, tmp_path, capsys):
     assert len(replies) == 2 and replies[0] == replies[1] and out.getvalue().count("\n") == 2
     said = capsys.readouterr().err
     for words in ("/save needs the name of a file: /reset forgets", "unknown command /what: /reset", "a.json",
-                  "error: the prompt has", "forgot 2 turns"):  # fmt: skip
+                  f"tokens, the model has {POSITIONS} positions; say it in fewer words", "forgot 2 turns"):  # fmt: skip
         assert words in said
     assert len(json.loads((tmp_path / "a.json").read_text())["turns"]) == 2
 

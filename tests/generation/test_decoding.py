@@ -232,6 +232,8 @@ def test_what_need_not_be_scored_is_not(tokenizer, prompts, monkeypatch):
         ({"top_k": -1}, "top_k must be at least 0, not -1"),
         ({"num_beams": 0}, "num_beams must be at least 1, not 0"),
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, not 0"),
+        ({"length_penalty": float("inf")}, "length_penalty must be a number, not inf"),
+        ({"seed": 2**64}, f"seed must be of 64 bits, not {2**64}"),
     ],
 )
 def test_settings_out_of_their_range(settings, says):

@@ -5,6 +5,7 @@ import torch
 
 from hfssl.errors import InputError
 from hfssl.generation import Decoding, Try, continue_text, decode, rank, sample_and_rank
+from hfssl.generation.loading import fit_prompt
 from hfssl.generation.ranking import repeated_share, repeats_a_turn
 from tests.generation.tiny import POSITIONS, make_model, make_tokenizer, slow_log_p
 
@@ -102,6 +103,14 @@ def test_a_prompt_over_the_positions(kind, tokenizer):
     expected = decode(model, tokenizer, [ids[-room:]], Decoding(9, top_k=40), tries=2)[0]
     assert [one.ids for one in found.tries] == [one.ids for one in expected]
     assert sample_and_rank(model, tokenizer, ids, 2, 1.0, 40, 9, truncate_left=True) == found
+
+
+def test_the_end_is_kept_of_a_prompt_that_is_too_long_alone_and_half_the_positions_at_least():
+    model, ids = make_model(), list(range(POSITIONS + 5))
+    assert fit_prompt(model, ids[: POSITIONS - 1], True, room=POSITIONS) == ids[: POSITIONS - 1]
+    assert fit_prompt(model, ids, True, room=POSITIONS) == fit_prompt(model, ids, True, 999) == ids[-POSITIONS // 2 :]
+    assert fit_prompt(model, ids, True, room=1) == ids[-POSITIONS + 1 :]
+    assert fit_prompt(make_model("bart"), ids, True, room=9) == ids[-POSITIONS:]
 
 
 def test_an_encoder_reads_a_prompt_as_long_as_its_positions(tokenizer):

@@ -158,6 +158,7 @@ def test_the_verb_translate(folder, run, tmp_path, tokenizer):
         (["--file", tmp_path / "bad.txt"], "bad.txt is no UTF-8 text"),
         (["x", "--out", tmp_path / "in.txt" / "out"], "cannot write"),
         (["cat " * 50], "text 1: the prompt has"),
+        (["\udcff"], "is no UTF-8"),
     ):
         code, out, errors = run("translate", path, *words)
         assert code == 2 and errors.startswith("error: ") and says in errors and errors.count("\n") == 1, errors
@@ -171,6 +172,13 @@ def test_the_verb_complete(folder, run, tokenizer):
     out = run("complete", path, "the cat", "--num_beams", 2)[1]
     assert out.startswith("xIntent\n  -") and out.endswith(f"xNeed\n{lines}")
     assert "unknown relation 'x': one of xIntent, xNeed" in run("complete", path, "the cat", "x")[2]
+    code, out, errors = run("complete", path, "the cat", b"\xff".decode(errors="surrogateescape"))
+    assert code == 2 and errors.count("\n") == 1
+    for words in (("complete", path, "\udcff", "xNeed"), ("generate", path, "--prompt", "\udcff")):
+        code, out, errors = run(*words)
+        assert code == 2 and errors == r"error: the text '\udcff' is no UTF-8" + "\n"
+    assert run("complete", path, "cat " * 50, "xNeed")[0] == 2
+    assert run("complete", path, "cat " * 50, "xNeed", "--truncate_left")[1].startswith("xNeed\n  -")
     assert "is a model of commonsense, not of translation or pairs" in run("translate", path, "x")[2]
 
 
