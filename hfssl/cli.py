@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -30,6 +31,10 @@ def main() -> None:
     """Runs the command line; a fault of usage is one line on standard error and exit code 2."""
     try:
         code = typer.main.get_command(app).main(standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:  # as under `| head`: nobody reads what is left, and the interpreter would try again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
     except Exception as error:
         if isinstance(error, InputError):
             message = one_line(error)
@@ -298,10 +303,9 @@ def list_all() -> None:
     for path in studies():
         print(f"  {path.name:24} {summary(path)}")
     print("builtin data")
-    for name, text in (BUILTIN_TEXTS | BUILTIN_IMAGES | BUILTIN_FRAMES | BUILTIN_TASKS).items():
-        print(f"  builtin:{name:10} {text}")
-    for name, text in BUILTIN_PAIRS.items():
-        print(f"  builtin:{PREFIX}{name} {text}")
+    pairs = {PREFIX + name: text for name, text in BUILTIN_PAIRS.items()}
+    for name, text in (BUILTIN_TEXTS | BUILTIN_IMAGES | BUILTIN_FRAMES | BUILTIN_TASKS | pairs).items():
+        print(f"  builtin:{name:20} {text}")
 
 
 @app.command()

@@ -1,4 +1,6 @@
 import json
+import os
+import subprocess
 import sys
 
 import pytest
@@ -64,11 +66,23 @@ def test_version_and_env_and_ls(run_command, hfssl_command):
         "compare_objectives.py",
     ):
         assert word in listed
+    data = listed.partition("builtin data\n")[2].splitlines()
+    column = data[-1].index("questions about a scene")
+    assert all(line[column - 1] == " " != line[column] for line in data), "one column of names, one of texts"
     tasks = listed.partition("tasks (hfssl NAME MODEL, or python eval/FILE --model MODEL)\n")[2].partition("studies")[0]
     names = {line.split()[0] for line in tasks.splitlines()}
     verbs = {name for name in names if not name.endswith(".py")}
     assert {"probe", "words"} <= verbs <= {command.name or command.callback.__name__ for command in COMMANDS}
     assert "run_translation.py" in names and all(programs.program(f"eval/{name}").is_file() for name in names - verbs)
+
+
+def test_a_reader_that_leaves_is_no_error(hfssl_command):
+    """As `hfssl ls | true`: what is still in the buffer is not written at the interpreter's end either."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([hfssl_command, "ls"], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 @pytest.mark.parametrize(
