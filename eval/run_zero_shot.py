@@ -39,6 +39,8 @@ class ZeroShotArguments:
     def __post_init__(self):
         if not (self.wikitext2 or self.ptb or self.lambada):
             raise InputError("name a corpus: --wikitext2, --ptb or --lambada")
+        if any(size is not None and size < 1 for size in (self.context, self.stride, self.batch_size, self.limit)):
+            raise InputError("--context, --stride, --batch_size and --limit must be at least 1")
 
 
 @exits_on_bad_input
@@ -64,9 +66,8 @@ def main(argv=None):
         found["LAMBADA"] = score = score_last_words(model, tokenizer, passages, context, args.batch_size)
         table.add_row("LAMBADA", f"{score.perplexity:.2f}", f"{100 * score.accuracy:.2f} % right", "", "", "")
     Console().print(table)
-    protocol = f"windows of {context} tokens, stride {stride}, one stream after an end-of-text token; " + (
-        "detokenised by our rules; " if args.detokenize else "not detokenised; "
-    )
+    rules = "detokenised by our rules" if args.detokenize else "not detokenised"
+    protocol = f"windows of {context} tokens, stride {stride}, one stream after an end-of-text token; {rules}; "
     protocol += "perplexity per word of the corpus, line ends counted, <unk> read as it stands; of LAMBADA's last word"
     print(f"Protocol: {protocol}, no stop words filtered")
     if args.out:

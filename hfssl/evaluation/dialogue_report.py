@@ -17,7 +17,7 @@ from hfssl.evaluation.code_report import check_file
 from hfssl.evaluation.conditional import Row, load_conditional, perplexity, some, target_scores
 from hfssl.evaluation.dialogue import conversations, draw_candidates, hits_at_1, tfidf_scores, variety
 from hfssl.evaluation.significance import bootstrap_sums, group_sums, interval
-from hfssl.evaluation.ssa import KEY, read_sheets, score_ssa, write_sheet
+from hfssl.evaluation.ssa import KEY, check_no_sheet, read_sheets, score_ssa, write_sheet
 from hfssl.generation import Decoding, Try, decode, rank
 from hfssl.generation.loading import count_positions
 
@@ -36,7 +36,9 @@ class DialogueArguments:
     )
     split: str = field(default="test", metadata={"help": "Of a folder or of builtin data: train, validation or test."})
     limit: int | None = field(default=500, metadata={"help": "Replies that are scored, chosen by chance; null: all."})
-    replies: int = field(default=100, metadata={"help": "Contexts that are replied to, the first of those."})
+    replies: int = field(
+        default=100, metadata={"help": "Contexts that are replied to, the first of those that leave room."}
+    )
     max_new_tokens: int = field(default=40, metadata={"help": "Of a reply."})
     batch_size: int = field(default=32, metadata={"help": "Rows at a time."})
     seed: int = field(default=0, metadata={"help": "Of the choice, the distractors, the samples and the intervals."})
@@ -49,7 +51,7 @@ class DialogueArguments:
     def __post_init__(self):
         if (self.model is None) == (self.ssa_in is None):
             raise InputError("give either --model, or --ssa_in with the sheets that raters filled in")
-        if min(self.replies, self.batch_size, self.max_new_tokens, self.limit or 1) < 1:
+        if min(self.replies, self.batch_size, self.max_new_tokens, 1 if self.limit is None else self.limit) < 1:
             raise InputError("--limit, --replies, --max_new_tokens and --batch_size must be at least 1")
 
 
@@ -66,6 +68,8 @@ def score_dialogue(args: DialogueArguments) -> dict[str, Any]:
     """
     if args.out:
         check_file(args.out)
+    if args.ssa_out:
+        check_no_sheet(args.ssa_out)
     model, tokenizer, layout = load_conditional(args.model, "dialogue")
     everything = read_pairs(args.data, args.split, needed=("context", "response"))
     everything = [
@@ -88,12 +92,13 @@ def score_dialogue(args: DialogueArguments) -> dict[str, Any]:
         limits = interval(drawn[:, 0] / drawn[:, 1])
         found[name] = {"score": float(hits.mean()), "low": limits.low, "high": limits.high}
 
-    asked = rows[: args.replies]
-    tries = replies_of(model, tokenizer, layout, asked, args)
+    prompts = prompts_of(model, tokenizer, layout, rows, args)
+    asked = [rows[at] for at in prompts]
+    tries = replies_of(model, tokenizer, list(prompts.values()), args)
     said = {name: [layout.decode(tokenizer, one.ids) for one in chosen] for name, chosen in tries.items()}
     likely = {name: float(np.mean([one.mean_log_p for one in chosen])) for name, chosen in tries.items()}
     said["people"] = [row["response"].strip() for row in asked]
-    mean = log_p[: len(asked)] / np.maximum(counts[: len(asked)], 1)  # NaN where a reply is over the positions
+    mean = (log_p / np.maximum(counts, 1))[list(prompts)]  # NaN where a reply is over the positions
     likely["people"] = float(np.nanmean(mean))
     found["replies"] = {name: variety(texts) | {"log p": likely[name]} for name, texts in said.items()}
     if args.ssa_out:
@@ -118,14 +123,33 @@ def candidate_scores(model, tokenizer, layout, rows, candidates, batch_size: int
     return np.where(counts > 0, log_p / np.maximum(counts, 1), -np.inf).reshape(len(rows), -1)
 
 
-def replies_of(model, tokenizer, layout, rows: Sequence[Row], args: DialogueArguments) -> dict[str, list[Try]]:
-    """A reply to each context by each way: greedy, a sample, and Meena's sample-and-rank of N.
+def prompts_of(model, tokenizer, layout, rows: Sequence[Row], args: DialogueArguments) -> dict[int, list[int]]:
+    """The prompts of the first `args.replies` rows that leave room for a reply, by the number of the row.
 
-    The N of sample-and-rank are the first of the same twenty samples, so that the ways differ in the ranking alone.
+    Raises:
+        InputError: no row does.
     """
     positions = count_positions(model)
     room = None if positions is None else max(1, positions - args.max_new_tokens)
-    prompts = [layout.prompt_ids(tokenizer, row, room) for row in rows]
+    found: dict[int, list[int]] = {}
+    for at, row in enumerate(rows):
+        if len(found) == args.replies:
+            break
+        try:
+            found[at] = layout.prompt_ids(tokenizer, row, room)
+        except InputError:  # its last turn alone is over the room
+            if room is None:
+                raise
+    if not found:
+        raise InputError(f"no context leaves room for --max_new_tokens {args.max_new_tokens}: give fewer")
+    return found
+
+
+def replies_of(model, tokenizer, prompts: list[list[int]], args: DialogueArguments) -> dict[str, list[Try]]:
+    """A reply to each prompt by each way: greedy, a sample, and Meena's sample-and-rank of N.
+
+    The N of sample-and-rank are the first of the same twenty samples, so that the ways differ in the ranking alone.
+    """
 
     def drawn(temperature: float, tries: int) -> list[list[Try]]:
         how = Decoding(args.max_new_tokens, temperature, seed=args.seed)
@@ -145,7 +169,9 @@ def score_sheets(paths: Sequence[str]) -> dict[str, Any]:
     """
     raters, place = read_sheets(paths), Path(paths[0]).expanduser().parent / KEY
     try:
-        key = json.loads(place.read_text())
-    except (OSError, ValueError) as error:
+        key = json.loads(place.read_text(encoding="utf-8"))
+        if not isinstance(key, dict) or not all(isinstance(system, str) for system in key.values()):
+            raise ValueError("it is no list of systems by item")
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read {place}, which says whose each reply is: {error}") from None
     return score_ssa(key, raters)

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import random
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,13 +38,12 @@ def write_sheet(
     Raises:
         InputError: there is a sheet already, or the folder cannot be written.
     """
-    folder = Path(folder).expanduser()
-    if (folder / SHEET).exists():
-        raise InputError(f"{folder / SHEET} is there already, and may be filled in; give another folder")
+    folder = check_no_sheet(folder)
     rows, key = [], {}
     for system, said in replies.items():
         for number, (context, reply) in enumerate(zip(contexts, said, strict=True)):
-            item = hashlib.sha256(f"{seed} {system} {number} {reply}".encode()).hexdigest()[:10]
+            digest = hashlib.sha256(f"{seed} {system} {number} {reply}".encode()).hexdigest()
+            item = f"r{digest[:10]}"  # a spreadsheet would save 0012345678 or 12345e6789 as another number
             key[item] = system
             rows.append({"item": item, "context": "\n".join(context), "reply": reply, "sensible": "", "specific": ""})
     random.Random(seed).shuffle(rows)
@@ -58,9 +58,19 @@ def write_sheet(
         raise InputError(f"cannot write to {folder}: {error.strerror or error}") from None
 
 
+def check_no_sheet(folder: str | Path) -> Path:
+    """The folder; InputError if it has a sheet already."""
+    folder = Path(folder).expanduser()
+    if (folder / SHEET).exists():
+        raise InputError(f"{folder / SHEET} is there already, and may be filled in; give another folder")
+    return folder
+
+
 def _as_text(value: str) -> str:
-    """A spreadsheet runs a cell that begins so as a formula; a quote before it makes it text."""
-    return f"'{value}" if value[:1] in ("=", "+", "-", "@") else value
+    """A spreadsheet runs a cell that begins so, blanks aside, as a formula; a quote before it makes it text. Control
+    characters become blanks: a carriage return alone would end the row."""
+    value = re.sub(r"[^\S\n]*[\x00-\x09\x0b-\x1f\x7f-\x9f]+", " ", value)
+    return f"'{value}" if value.lstrip()[:1] in ("=", "+", "-", "@", "＝", "＋", "－", "＠") else value
 
 
 def read_sheets(paths: Sequence[str | Path]) -> list[dict[str, tuple[bool | None, bool | None]]]:
@@ -79,10 +89,12 @@ def _read_sheet(path: Path) -> dict[str, tuple[bool | None, bool | None]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     if not rows or not {"item", "sensible", "specific"} <= rows[0].keys():
-        raise InputError(f"{path} is no sheet: it needs rows and the columns {', '.join(COLUMNS)}")
+        raise InputError(f"{path} is no sheet: it needs rows and the columns {', '.join(COLUMNS)}, commas between them")
     values = {"1": True, "0": False, "": None}
     found = {}
     for number, row in enumerate(rows, start=1):
+        if row["item"] in found:
+            raise InputError(f"{path}: row {number}: item {row['item']} stands in the sheet twice")
         cells = [(row[name] or "").strip() for name in ("sensible", "specific")]
         wrong = next((cell for cell in cells if cell not in values), None)
         if wrong is not None:

@@ -13,8 +13,10 @@ from eval import run_commonsense, run_dialogue, run_translation
 from hfssl.data.conditional import PairArguments, load_pair_data
 from hfssl.data.layout import Layout
 from hfssl.data.pair_files import read_pairs
+from hfssl.errors import InputError
 from hfssl.evaluation.commonsense import best_threshold, comet_bleu2
 from hfssl.evaluation.conditional import perplexity, target_scores
+from hfssl.evaluation.dialogue_report import DialogueArguments, prompts_of
 from hfssl.models.modeling_lm import language_model
 from hfssl.tokenization import load_tokenizer
 
@@ -144,6 +146,25 @@ def test_dialogue_and_its_sheets(folder, tmp_path, capsys):
     said = run_dialogue.main(["--ssa_in", str(tmp_path / "ssa" / "ann.csv"), str(tmp_path / "ssa" / "bob.csv")])
     assert said["systems"]["rank, N = 20"] == {"sensibleness": 100, "specificity": 0, "SSA": 50, "replies": 4}
     assert "pairs of raters agree in 100.0 %" in capsys.readouterr().out
+    (tmp_path / "ssa" / "key.json").write_text("[1]")
+    for flags, message in (
+        (["--ssa_in", str(tmp_path / "ssa" / "ann.csv")], "it is no list of systems by item"),
+        (["--model", str(folder / "dialogue"), "--ssa_out", str(tmp_path / "ssa")], "sheet.csv is there already"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            run_dialogue.main(flags)
+        assert stopped.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_contexts_that_leave_no_room_are_not_replied_to(folder):
+    layout, tokenizer = Layout.load(folder / "dialogue"), load_tokenizer(str(folder / "dialogue"))
+    model = AutoModelForCausalLM.from_pretrained(folder / "dialogue")
+    rows = [{"context": [text], "response": "yes"} for text in ("one", "two " * 90, "three", "four")]
+    args = DialogueArguments(model="", replies=2, max_new_tokens=6)
+    prompts = prompts_of(model, tokenizer, layout, rows, args)
+    assert prompts == {at: layout.prompt_ids(tokenizer, rows[at]) for at in (0, 2)}
+    with pytest.raises(InputError, match="no context leaves room for --max_new_tokens 6"):
+        prompts_of(model, tokenizer, layout, rows[1:2], args)
 
 
 def test_translation(folder, tmp_path, capsys):

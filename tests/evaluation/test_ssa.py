@@ -37,8 +37,26 @@ def test_a_sheet_hides_the_system_and_keeps_the_texts(tmp_path):
     assert ("greedy", "Hi!\nHow are you?", "Fine, I ran 5 km.") in found
     assert ("greedy", "Where is the dog?", "'=In the garden") in found, "a spreadsheet would run it"
     assert ("sample", "Where is the dog?", "Blue\nthen") in found
+    assert all(item.startswith("r") for item in key), "a spreadsheet keeps them as they are"
     with pytest.raises(InputError, match="may be filled in"):
         write_sheet(tmp_path, CONTEXTS, REPLIES)
+
+
+@pytest.mark.parametrize(
+    ("reply", "cell"),
+    [
+        ("+1", "'+1"),
+        (" =A1", "' =A1"),
+        ("\t=A1", "' =A1"),
+        ("\r=A1\rb", "' =A1 b"),
+        ("\uff1dA1", "'\uff1dA1"),
+        ("a\x00\x1bb\u00a0c\nd", "a b\u00a0c\nd"),
+    ],
+)
+def test_no_reply_is_a_formula_or_breaks_its_row(tmp_path, reply, cell):
+    path = write_sheet(tmp_path, [["Hi"]], {"greedy": [reply]})
+    with path.open(newline="") as file:
+        assert [row["reply"] for row in csv.DictReader(file)] == [cell]
 
 
 def test_averages_by_hand(tmp_path):
@@ -79,6 +97,7 @@ def test_alpha_at_its_ends():
     [
         ("item,sensible\n1,1\n", "is no sheet"),
         ("item,sensible,specific\nabc,2,\n", "row 1 .item abc.: '2' is neither 1, 0 nor empty"),
+        ("item,sensible,specific\nabc,1,\nabc,0,\n", "row 2: item abc stands in the sheet twice"),
         (None, "cannot read"),
     ],
 )

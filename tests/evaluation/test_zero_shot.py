@@ -138,7 +138,12 @@ def test_the_program(model, tmp_path, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert "windows of 32 tokens, stride 5" in said and "detokenised by our rules" in said
     assert json.loads((tmp_path / "out.json").read_text())["rows"][0]["words"] == 31
-    for flags, message in (([], "name a corpus"), (["--ptb", "none.txt"], "no such file: 'none.txt'")):
+    for flags, message in (
+        ([], "name a corpus"),
+        (["--ptb", "none.txt"], "no such file: 'none.txt'"),
+        ([*files, "--batch_size", "0"], "--batch_size and --limit must be at least 1"),
+        ([*files, "--limit", "-1"], "--batch_size and --limit must be at least 1"),
+    ):
         with pytest.raises(SystemExit) as stopped:
             main(["--model", str(tmp_path / "gpt"), *flags])
         assert stopped.value.code == 2 and message in capsys.readouterr().err
