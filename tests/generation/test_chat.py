@@ -179,6 +179,17 @@ def test_through_a_pipe(folder, monkeypatch, capsys):
     ]
 
 
+def test_a_reader_that_leaves_ends_the_talk(folder, monkeypatch, capsys):
+    read, write = os.pipe()
+    os.close(read)
+    monkeypatch.setattr(sys, "argv", ["hfssl", "chat", str(folder), "--n", "1", "--max_new_tokens", "2"])
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"hello\nhow are you?\n")))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.FileIO(write, "w"), write_through=True))
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 1 and capsys.readouterr().err == ""
+
+
 def test_in_a_terminal(folder, hfssl_command):
     master, slave = pty.openpty()
     process = subprocess.Popen(
