@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hfssl.errors import InputError
+from hfssl.errors import InputError, shown
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -51,7 +51,7 @@ def generate(
     truncate_left: Truncate = False,
 ) -> None:
     """Continue a prompt: hfssl generate out/gpt --prompt "The committee said" --tries 10."""
-    from hfssl.generation import continue_text, load_generator, shown
+    from hfssl.generation import continue_text, load_generator
 
     language_model, tokenizer = load_generator(model)
     found = continue_text(
@@ -82,7 +82,7 @@ def translate(
     truncate_left: Truncate = False,
 ) -> None:
     """Translate: hfssl translate out/mt "a man in a hat", or lines from a file or standard input."""
-    from hfssl.generation import load_generator, load_layout, shown
+    from hfssl.generation import load_generator, load_layout
     from hfssl.generation import translate as translate_texts
 
     sources = _sources(texts, file)
@@ -116,7 +116,7 @@ def complete(
     truncate_left: Truncate = False,
 ) -> None:
     """Complete commonsense: hfssl complete out/comet "PersonX drifts through life" xAttr."""
-    from hfssl.generation import complete_many, load_generator, load_layout, shown
+    from hfssl.generation import complete_many, load_generator, load_layout
 
     layout = load_layout(model, ("commonsense",), needed=True)
     relations = [relation] if relation is not None else layout.known("relation")
@@ -125,7 +125,7 @@ def complete(
         *load_generator(model), layout, rows, num_beams, length_penalty, max_new_tokens, truncate_left=truncate_left
     )
     for one, completions in zip(relations, found, strict=True):
-        print(one.strip("<>"))
+        print(shown(one.strip("<>")))
         for completion in completions:
             print(f"  {completion.score:.4f} {shown(completion.text)}")
 

@@ -6,8 +6,11 @@ import difflib
 import functools
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class InputError(ValueError):
@@ -26,12 +29,17 @@ def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:
     return f"; did you mean {', '.join(repr(choice) for choice in close)}?" if close else ""
 
 
+def shown(text: str) -> str:
+    """A model's or a file's words for a terminal, which they may not steer: control characters are spelled out."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+
+
 def one_line(error: BaseException) -> str:
     """The message of an error on one line; an error that a DataLoader worker re-raised loses its worker's traceback."""
     text = str(error)
     if text.startswith("Caught "):  # torch.utils.data puts the worker's whole traceback into the message
         text = text.rsplit("InputError: ", 1)[-1]
-    return " ".join(text.split())
+    return shown(" ".join(text.split()))
 
 
 def log_to_stderr() -> None:

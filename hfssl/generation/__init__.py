@@ -1,7 +1,7 @@
 """One conditional language model, decoded in several ways: continue a prompt, translate, complete, reply."""
 
 from hfssl.generation.conditional import Completion, complete, complete_many, translate
-from hfssl.generation.conversation import Conversation, chat, shown
+from hfssl.generation.conversation import Conversation, chat
 from hfssl.generation.decoding import Decoding, GPT2TopP, Try, decode
 from hfssl.generation.loading import encode_prompt, load_generator, load_layout
 from hfssl.generation.ranking import Ranked, continue_text, rank, sample_and_rank
@@ -25,6 +25,5 @@ __all__ = [
     "rank",
     "sample_and_rank",
     "sequence_scores",
-    "shown",
     "translate",
 ]

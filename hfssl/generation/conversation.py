@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from hfssl.errors import InputError, one_line
+from hfssl.errors import InputError, one_line, shown
 from hfssl.files import write_whole
 from hfssl.generation.decoding import Decoding, decode
 from hfssl.generation.loading import count_positions
 from hfssl.generation.ranking import Ranked, find_scorer, rank
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 COMMANDS = "/reset forgets what was said, /save FILE writes it, /quit ends"
 
 
@@ -140,11 +138,6 @@ class Conversation:
             raise InputError(f"cannot write {path}: {error.strerror or error}") from None
         self._written.add(path.resolve())
         return path
-
-
-def shown(text: str) -> str:
-    """A model's words for a terminal, which they may not steer: control characters are spelled out."""
-    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def chat(model, tokenizer, layout=None, source: TextIO | None = None, out: TextIO | None = None, **settings) -> None:

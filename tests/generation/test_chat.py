@@ -12,8 +12,8 @@ import pytest
 
 from hfssl import cli
 from hfssl.data.layout import Layout
-from hfssl.errors import InputError
-from hfssl.generation import Conversation, Try, chat, conversation, sample_and_rank, shown
+from hfssl.errors import InputError, shown
+from hfssl.generation import Conversation, Try, chat, conversation, sample_and_rank
 from tests.conftest import ROOT
 from tests.generation.tiny import POSITIONS, make_model, make_tokenizer
 

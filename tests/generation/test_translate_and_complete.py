@@ -1,5 +1,6 @@
 """Translation and commonsense: what is asked of the decoder, the order, the scores, and what is refused."""
 
+import json
 import sys
 
 import pytest
@@ -7,8 +8,8 @@ import torch
 
 from hfssl import cli
 from hfssl.data.layout import Layout
-from hfssl.errors import InputError
-from hfssl.generation import complete, complete_many, shown, translate
+from hfssl.errors import InputError, shown
+from hfssl.generation import complete, complete_many, translate
 from tests.generation.tiny import POSITIONS, logits_of, make_model, make_tokenizer, slow_greedy, slow_log_p
 
 TRANSLATION = Layout("translation")
@@ -179,6 +180,10 @@ def test_the_verb_complete(folder, run, tokenizer):
         assert code == 2 and errors == r"error: the text '\udcff' is no UTF-8" + "\n"
     assert run("complete", path, "cat " * 50, "xNeed")[0] == 2
     assert run("complete", path, "cat " * 50, "xNeed", "--truncate_left")[1].startswith("xNeed\n  -")
+    layout = json.loads((path / "conditional.json").read_text())
+    (path / "conditional.json").write_text(json.dumps(layout | {"tags": {"relation": ["<xIntent>", "<\x1b[2J>"]}}))
+    code, out, errors = run("complete", path, "the cat", "x")
+    assert code == 2 and r"one of xIntent, \x1b[2J" in errors and "\x1b" not in errors
     assert "is a model of commonsense, not of translation or pairs" in run("translate", path, "x")[2]
 
 
