@@ -49,7 +49,7 @@ def main(argv=None):
     model.set_vocabulary(corpus.words, pieces)
     contexts = WordContexts(corpus, config, words.subsample, words.negatives, words.noise_exponent, args.seed)
     collator = ContextCollator(contexts, words.identity | {"engine": "trainer" if batches else "cpu"})
-    settings = {"corpus": corpus, "pieces": pieces, "data_collator": collator}
+    settings = {"corpus": corpus, "pieces": pieces, "tokenized": reading.tokenized, "data_collator": collator}
     if batches:
         return run(VectorTrainer(model, args, train_dataset=contexts, **settings))
     return run(EngineTrainer(model, args, words=words, **settings))

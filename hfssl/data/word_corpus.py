@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import re
 import shutil
 import tempfile
@@ -25,13 +24,12 @@ from hfssl.data.blocks import cache_folder, first_process_first
 from hfssl.data.corpus import Corpus, tokenizer_hash
 from hfssl.data.sources import TextArguments, Texts, load_texts
 from hfssl.errors import InputError
+from hfssl.sentence_module import WORD_PATTERN
 from hfssl.tokenization import load_tokenizer
-
-logger = logging.getLogger(__name__)
 
 VERSION = 1
 LONGEST_SENTENCE = 1000  # words; a longer one is cut (word2vec.c)
-_WORD = re.compile(r"\w+(?:['’]\w+)*")
+_WORD = re.compile(WORD_PATTERN)
 _JOINT = "_"  # between the words of a phrase
 _AT_ONCE = 4096  # times that a word is handed to the trainer of pieces
 
@@ -292,7 +290,6 @@ def _make(texts: Texts, arguments: WordCorpusArguments, folder: Path, fingerprin
             staging.rename(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    logger.info("Read %s", made.source)
 
 
 def _texts_of(folder: Path) -> Texts:

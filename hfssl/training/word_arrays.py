@@ -86,7 +86,7 @@ def tables_of(corpus: WordCorpus, model, arguments) -> Tables:
 
 
 def settings_of(config, arguments) -> Settings:
-    """A model's config and the engine's arguments for the"""
+    """The options of a model's config and of the engine's `WordArguments`."""
     softmax = config.objective == "softmax"
     return Settings(
         window=np.uint64(config.window),

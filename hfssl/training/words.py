@@ -29,6 +29,7 @@ from hfssl.data.sampling import hash_key
 from hfssl.data.word_corpus import WordCorpus
 from hfssl.errors import InputError, nearest
 from hfssl.evaluation.vector_files import WordVectors, write_vectors
+from hfssl.sentence_module import save_sentence_module
 from hfssl.tokenization import word_tokenizer
 from hfssl.training import word_kernels as kernels
 from hfssl.training.checkpoint import POSITION_ONLY
@@ -164,19 +165,19 @@ class WordEngine:
         turn, chunk = divmod(chunk, self.chunks)
         return turn * len(self.corpus) + int(self._ends[self._bounds[chunk]])
 
-    def train(self, first: int, last: int, rate: Callable[[int], float]) -> float:
+    def train(self, first: int, last: int, rate: Callable[[int], float]) -> float | None:
         """Trains on the chunks first to last, which are counted on from pass to pass.
 
         Args:
             rate: from a chunk to its learning rate.
 
         Returns:
-            The loss of the first chunk, nats a sample; NaN if it had none.
+            The loss of the first chunk, nats a sample; None if it had none.
         """
         chunks = iter(range(first, last))  # which threads take from in turn: `next` holds Python's lock
 
-        def work(scratch: Scratch) -> float:
-            found = math.nan
+        def work(scratch: Scratch) -> float | None:
+            found = None
             for chunk in chunks:
                 loss, samples = self._train_chunk(chunk, rate(chunk), scratch, measure=chunk == first)
                 if chunk == first and samples:
@@ -186,7 +187,7 @@ class WordEngine:
         if self.threads == 1:
             return work(self._scratch[0])
         with ThreadPoolExecutor(self.threads) as pool:
-            return next((loss for loss in pool.map(work, self._scratch) if not math.isnan(loss)), math.nan)
+            return next((loss for loss in pool.map(work, self._scratch) if loss is not None), None)
 
     def _train_chunk(self, chunk: int, rate: float, scratch: Scratch, measure: bool) -> tuple[float, int]:
         turn, place = divmod(chunk, self.chunks)
@@ -233,19 +234,21 @@ def falling(engine: WordEngine, last: int, learning_rate: float) -> Callable[[in
 
 class VectorTrainer(PretrainingTrainer):
     """A `PretrainingTrainer` of word vectors: the model gets its words' counts, the words lie
-    beside the weights, and vectors.vec beside the trained ones.
+    beside the weights, and vectors.vec and a module for sentence-transformers beside the trained ones.
 
     Args:
         corpus: whose words the model's rows are.
         pieces: the tokenizer that cuts words, with subwords "bpe".
+        tokenized: the words of the corpus are what white space parts.
         Others: as of `PretrainingTrainer`. The words are no `processing_class`, whose padding would go to the config.
 
     Raises:
         InputError: a word is none that a tokenizer can have.
     """
 
-    def __init__(self, *args, corpus: WordCorpus, pieces=None, **kwargs):
-        self.corpus, self.pieces, self._tokenizer = corpus, pieces, word_tokenizer(corpus.words)
+    def __init__(self, *args, corpus: WordCorpus, pieces=None, tokenized: bool = False, **kwargs):
+        self.corpus, self.pieces, self.tokenized = corpus, pieces, tokenized
+        self._tokenizer = word_tokenizer(corpus.words)
         super().__init__(*args, **kwargs)
         self.model.cbow.counts.copy_(torch.from_numpy(corpus.counts))
 
@@ -259,8 +262,9 @@ class VectorTrainer(PretrainingTrainer):
     def save_final(self) -> None:
         super().save_final()
         if self.args.should_save:
-            vectors = WordVectors(self.corpus.words, self.model.word_vectors().cpu().numpy(), self.corpus.counts)
-            write_vectors(vectors, Path(self.args.output_dir) / "vectors.vec")
+            folder, words, vectors = Path(self.args.output_dir), self.corpus.words, self.model.word_vectors().cpu()
+            write_vectors(WordVectors(words, vectors.numpy(), self.corpus.counts), folder / "vectors.vec")
+            save_sentence_module(folder, words, vectors, self.tokenized)
 
 
 class EngineTrainer(VectorTrainer):
@@ -286,7 +290,7 @@ class EngineTrainer(VectorTrainer):
         rate = falling(engine, last, args.learning_rate)
         if resume_from_checkpoint:
             self._go_back_to(Path(resume_from_checkpoint))
-        self._prepare_state(math.ceil(last / self._chunks_per_step))
+        self._prepare_state(last)
         self._meter = Meter()
         self._began = self._meter.start() - self.seconds
         self.control = self.callback_handler.on_train_begin(args, self.state, self.control)
@@ -302,7 +306,7 @@ class EngineTrainer(VectorTrainer):
             self.control = self.callback_handler.on_step_end(args, self.state, self.control)
             if turns:
                 self.control = self.callback_handler.on_epoch_end(args, self.state, self.control)
-            if self.control.should_log and not math.isnan(loss):
+            if self.control.should_log and loss is not None:
                 self.log({"loss": loss, "learning_rate": rate(stop - 1)})
             if self.control.should_save:
                 self._save_checkpoint(self.model, trial=None)
@@ -311,8 +315,9 @@ class EngineTrainer(VectorTrainer):
         engine.write_model()
         self.control = self.callback_handler.on_train_end(args, self.state, self.control)
 
-    def _prepare_state(self, steps: int) -> None:
-        self.state.max_steps, self.state.num_train_epochs = steps, math.ceil(steps * self._chunks_per_step)
+    def _prepare_state(self, chunks: int) -> None:
+        steps = math.ceil(chunks / self._chunks_per_step)
+        self.state.max_steps, self.state.num_train_epochs = steps, math.ceil(chunks / self.engine.chunks)
         self.state.compute_steps(self.args, steps)
         self.state.is_local_process_zero = self.is_local_process_zero()
         self.state.is_world_process_zero = self.is_world_process_zero()

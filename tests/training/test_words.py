@@ -9,7 +9,9 @@ import signal
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from scipy.stats import chisquare
+from tokenizers import Tokenizer
 from transformers import AutoModel, TrainerCallback, set_seed
 
 from hfssl.data.sampling import hash_key
@@ -291,7 +293,20 @@ def test_what_a_run_leaves(tmp_path):
     vectors = read_vectors(tmp_path / "out" / "vectors.vec")
     assert vectors.words == trainer.corpus.words and np.array_equal(vectors.vectors, model.word_vectors().numpy())
     assert torch.equal(model.counts, torch.from_numpy(trainer.corpus.counts))
+    state = json.loads((newest(tmp_path / "out") / "trainer_state.json").read_text())
+    assert state["max_steps"] == 8 and state["num_train_epochs"] == 2
+    [module] = json.loads((tmp_path / "out" / "modules.json").read_text())  # sentence-transformers's
+    part = tmp_path / "out" / module["path"]
+    ids = Tokenizer.from_file(str(part / "tokenizer.json")).encode("C, a? zzz").ids
+    assert [trainer.corpus.words[number] for number in ids] == ["c", "a"]
+    assert torch.equal(load_file(part / "model.safetensors")["embedding.weight"], model.word_vectors())
     assert run(trainer_for(tmp_path / "out")) == {}, "it is finished"
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, threads):
+    with pytest.raises(InputError, match=r"the loss is not finite at step \d; .* a lower --learning_rate than 1e\+30"):
+        run(trainer_for(tmp_path, threads=threads, learning_rate=1e30, save_steps=100))
 
 
 def test_one_thread_goes_on_to_the_bit(tmp_path):
