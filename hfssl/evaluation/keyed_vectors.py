@@ -45,11 +45,18 @@ def read_keyed_vectors(path: Path) -> tuple[list[str], np.ndarray, np.ndarray | 
         held = vars(saved) if isinstance(saved, _Keyed) else {}
         words, vectors, counts = held.get("index_to_key"), held.get("vectors"), held.get("expandos", {}).get("count")
         if words is not None and vectors is None:
-            vectors = np.load(path.with_name(f"{path.name}.vectors.npy"), allow_pickle=False)
-    except (OSError, EOFError, ValueError, TypeError, AttributeError, IndexError, KeyError, ImportError,
-            pickle.UnpicklingError) as error:  # fmt: skip  # what a damaged pickle raises
-        raise InputError(f"cannot read {path} as gensim's KeyedVectors: {one_line(error)[:300]}") from None
+            beside = path.with_name(f"{path.name}.vectors.npy")
+            vectors = np.array(np.load(beside, mmap_mode="r", allow_pickle=False))  # mapped: its header may lie
+    except (OSError, EOFError, ValueError, TypeError, AttributeError, IndexError, KeyError, ImportError, MemoryError,
+            OverflowError, pickle.UnpicklingError) as error:  # fmt: skip  # what a damaged pickle raises
+        raise InputError(
+            f"cannot read {path} as gensim's KeyedVectors: {one_line(error)[:300] or type(error).__name__}"
+        ) from None
     named = isinstance(words, list) and all(isinstance(word, str) for word in words)
     if not named or not isinstance(vectors, np.ndarray) or not np.issubdtype(vectors.dtype, np.floating):
         raise InputError(f"{path} is a pickle, but no KeyedVectors of gensim 4; of a Word2Vec model save its .wv")
-    return words, vectors[: len(words)], counts if isinstance(counts, np.ndarray) else None
+    counts = counts if isinstance(counts, np.ndarray) else None
+    for name, array, axes in (("vectors", vectors, 2), ("counts", counts, 1)):
+        if array is not None and (array.ndim != axes or len(array) < len(words)):
+            raise InputError(f"{path} is damaged: {len(words)} words with {name} of the shape {array.shape}")
+    return words, vectors[: len(words)], None if counts is None else counts[: len(words)]

@@ -105,6 +105,34 @@ def test_a_pickle_that_names_other_code_runs_none(tmp_path, monkeypatch):
         read_vectors("cut.kv")
 
 
+class Huge:
+    def __reduce__(self):
+        return np.ndarray, ((2**44, 2),)
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"vectors": Huge()}, "cannot read damaged.kv as gensim's KeyedVectors: Unable to allocate"),
+        ({"vectors": None}, "cannot read damaged.kv as gensim's KeyedVectors: mmap length is greater than file size"),
+        ({"vectors": np.ones((9, 7), np.float32)}, r"10 words with vectors of the shape \(9, 7\)"),
+        ({"vectors": np.ones(10, np.float32)}, r"10 words with vectors of the shape \(10,\)"),
+        ({"expandos": {"count": np.ones(9)}}, r"10 words with counts of the shape \(9,\)"),
+    ],
+)
+def test_keyed_vectors_that_promise_what_they_have_not(vectors, tmp_path, monkeypatch, changed, says):
+    """Of more memory than there is, too, in the pickle or in the first line of the file beside it."""
+    monkeypatch.chdir(tmp_path)
+    keyed = vectors.to_keyed_vectors()
+    keyed.__dict__.update(changed)
+    (tmp_path / "damaged.kv").write_bytes(pickle.dumps(keyed))
+    with (tmp_path / "damaged.kv.vectors.npy").open("wb") as stream:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (2**40, 7)}
+        np.lib.format.write_array_header_1_0(stream, header)
+    with pytest.raises(InputError, match=says):
+        read_vectors("damaged.kv")
+
+
 def a_model(**settings):
     """A small CBOW whose words are `WORDS`."""
     torch.manual_seed(0)
