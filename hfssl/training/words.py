@@ -26,7 +26,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState, TrainerState
 
 from hfssl.data.sampling import hash_key
-from hfssl.data.word_corpus import WordCorpus
+from hfssl.data.word_corpus import LONGEST_SENTENCE, WordCorpus
 from hfssl.errors import InputError, nearest
 from hfssl.evaluation.vector_files import WordVectors, write_vectors
 from hfssl.sentence_module import save_sentence_module
@@ -111,7 +111,8 @@ class WordEngine:
         seed: of the draws.
 
     Raises:
-        InputError: the text has no more words than the window, or the model has other words.
+        InputError: the text has no more words than the window, or the model has other words; a number in the text is
+            none of a word, or a sentence is longer than `LONGEST_SENTENCE`: compiled loops check no bounds.
     """
 
     def __init__(self, corpus: WordCorpus, model, arguments: WordArguments, seed: int = 0):
@@ -119,6 +120,10 @@ class WordEngine:
         corpus.check_window(config.window)
         if config.vocab_size != len(corpus.words):
             raise InputError(f"the model has {config.vocab_size} words, the text {len(corpus.words)}")
+        if corpus.ids.min() < 0 or corpus.ids.max() >= len(corpus.words):
+            raise InputError(f"{corpus.name} is damaged: its numbers are not those of {len(corpus.words)} words")
+        if (longest := np.diff(corpus.ends).max()) > LONGEST_SENTENCE:
+            raise InputError(f"{corpus.name} has a sentence of {longest} words: more than {LONGEST_SENTENCE}")
         self.corpus, self.seed = corpus, seed
         self.threads = arguments.threads or _cores()
         self._weight, self._used = model.cbow.input_embeddings.weight.detach().numpy(), None

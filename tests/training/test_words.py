@@ -16,7 +16,7 @@ from transformers import AutoModel, TrainerCallback, set_seed
 
 from hfssl.data.sampling import hash_key
 from hfssl.data.word_contexts import ContextCollator, WordContexts, keep_probabilities, noise_probabilities
-from hfssl.data.word_corpus import build_word_corpus, train_pieces
+from hfssl.data.word_corpus import WordCorpus, build_word_corpus, train_pieces
 from hfssl.errors import InputError
 from hfssl.evaluation.vector_files import read_vectors
 from hfssl.models import CBOWConfig, CBOWForPreTraining
@@ -378,6 +378,12 @@ def test_texts_and_models_that_do_not_fit():
         WordEngine(corpus, model_for(corpus, window=40), WordArguments())
     with pytest.raises(InputError, match="the model has 13 words, the text 14"):
         WordEngine(build_word_corpus([[*TEXT.split(), "new"]], 1), model_for(corpus), WordArguments())
+    model, parts = model_for(corpus), (corpus.words, corpus.counts)
+    with pytest.raises(InputError, match="a text is damaged: its numbers are not those of 13 words"):
+        WordEngine(WordCorpus(*parts, corpus.ids + np.int32(1), corpus.ends, "a text", ""), model, WordArguments())
+    with pytest.raises(InputError, match="a text has a sentence of 1040 words: more than 1000"):
+        long = WordCorpus(*parts, np.tile(corpus.ids, 40), np.array([0, 1040]), "a text", "")
+        WordEngine(long, model, WordArguments())
 
 
 def test_the_engine_is_one_process():
