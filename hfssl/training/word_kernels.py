@@ -9,6 +9,8 @@ each call costs time. The functions let go of Python's lock: threads share the a
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from llvmlite import ir
 from numba import float32, njit, types, uint64
@@ -20,8 +22,17 @@ from hfssl.training.word_arrays import SKIPPED
 _ONE, _HALF = np.uint64(1), np.uint64(32)
 _MULTIPLIER, _INCREMENT = np.uint64(6364136223846793005), np.uint64(1442695040888963407)  # Knuth's MMIX
 _LINE = np.uint64(16)  # float32 in a line of the cache
-_compile = {"nogil": True, "fastmath": True, "error_model": "numpy", "cache": True}
-_inner = _compile | {"forceinline": True}
+
+
+def compiled(function=None, **options):
+    """numba's njit; the machine code is kept for the next process, where numba finds a folder that it may write to."""
+    if function is None:
+        return partial(compiled, **options)
+    options |= {"nogil": True, "fastmath": True, "error_model": "numpy"}
+    try:
+        return njit(function, cache=True, **options)
+    except RuntimeError:  # as of a user without a home where the installation is read-only
+        return njit(function, **options)
 
 
 @intrinsic
@@ -45,13 +56,13 @@ def _prefetch(typing_context, array, row, column):
     return types.void(array, row, column), generate
 
 
-@njit(**_inner)
+@compiled(forceinline=True)
 def _prefetch_row(array, row):
     for k in range(uint64(0), uint64(array.shape[1]), _LINE):
         _prefetch(array, row, k)
 
 
-@njit(**_compile)
+@compiled
 def keep_words(ids, first, last, keep, words, state):
     """Copies the words of a sentence that subsampling leaves (Mikolov et al. 2013b, section 2.3).
 
@@ -68,7 +79,7 @@ def keep_words(ids, first, last, keep, words, state):
     return count, state
 
 
-@njit(**_compile)
+@compiled
 def draw_samples(count, first, last, tables, settings, scratch, state):
     """Windows and negatives of the targets first to last of a sentence of `count` words.
 
@@ -106,7 +117,7 @@ def draw_samples(count, first, last, tables, settings, scratch, state):
     return samples, state
 
 
-@njit(**_inner)
+@compiled(forceinline=True)
 def _read_vectors(begin, end, weights, tables, settings, scratch):
     """The sum of the rows of each word, or their mean, and gradients of 0."""
     inputs, offsets, rows = weights.inputs, tables.offsets, tables.rows
@@ -135,7 +146,7 @@ def _read_vectors(begin, end, weights, tables, settings, scratch):
                 vectors[place, k] *= share
 
 
-@njit(**_inner)
+@compiled(forceinline=True)
 def _write_gradients(begin, end, weights, tables, settings, scratch):
     """Adds each word's gradient to its rows."""
     inputs, positions, offsets, rows = weights.inputs, weights.positions, tables.offsets, tables.rows
@@ -163,7 +174,7 @@ def _write_gradients(begin, end, weights, tables, settings, scratch):
                 positions[p, k] += weight_gradients[p, k]
 
 
-@njit(**_inner)
+@compiled(forceinline=True)
 def _add_context(sample, begin, weights, tables, settings, scratch):
     """The mean of a sample's context goes to `hidden`; returns 1 / the number that the sum was divided by."""
     positions, offsets, hidden, vectors = weights.positions, tables.offsets, scratch.hidden, scratch.vectors
@@ -195,7 +206,7 @@ def _add_context(sample, begin, weights, tables, settings, scratch):
     return share
 
 
-@njit(**_inner)
+@compiled(forceinline=True)
 def _add_gradients(sample, begin, share, weights, settings, scratch):
     """Passes a sample's error on to the words of its context, and to the weights of their positions."""
     positions, error, vectors = weights.positions, scratch.error, scratch.vectors
@@ -218,7 +229,7 @@ def _add_gradients(sample, begin, share, weights, settings, scratch):
                 gradients[place, k] += factor * error[k]
 
 
-@njit(**_inner)
+@compiled(forceinline=True)
 def _predict_sampled(sample, rate, weights, scratch, measure):
     """Negative sampling: updates the rows of the target and the negatives; `error` gets what goes back to `hidden`."""
     outputs, hidden, error = weights.outputs, scratch.hidden, scratch.error
@@ -252,7 +263,7 @@ def _predict_sampled(sample, rate, weights, scratch, measure):
     return loss
 
 
-@njit(**_inner)
+@compiled(forceinline=True)
 def _predict_exactly(sample, rate, weights, scratch):
     """The softmax over all words, as `_predict_sampled`."""
     outputs, hidden, error, scores = weights.outputs, scratch.hidden, scratch.error, scratch.errors
@@ -281,7 +292,7 @@ def _predict_exactly(sample, rate, weights, scratch):
     return np.log(total) - told
 
 
-@njit(**_compile)
+@compiled
 def update_samples(samples, begin, end, rate, weights, tables, settings, scratch, measure):
     """One step of SGD on the sum of the samples' losses, with these words' e' as they were before the first sample.
 
@@ -314,7 +325,7 @@ def update_samples(samples, begin, end, rate, weights, tables, settings, scratch
     return loss
 
 
-@njit(**_compile)
+@compiled
 def train_sentences(ids, ends, first, last, rate, weights, tables, settings, scratch, state, measure):
     """Trains on the sentences first to last.
 

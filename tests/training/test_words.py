@@ -6,6 +6,7 @@ import json
 import os
 import signal
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -355,6 +356,19 @@ def test_other_settings_are_another_run(tmp_path):
         run(trainer_for(tmp_path, callbacks=[At(3, die)]))
     with pytest.raises(InputError, match=r"collator\.negatives: 5, now 6"):
         run(trainer_for(tmp_path, words=WordArguments(threads=1, words_per_step=500, negatives=6)))
+
+
+def test_loops_compile_where_nothing_can_be_kept(monkeypatch):
+    """A read-only installation and no home: numba's `cache=True` raises then, when the module is imported."""
+    monkeypatch.setattr("numba.core.caching.CacheImpl._locator_classes", [])
+    with pytest.raises(RuntimeError, match="no locator available"):
+        numba.njit(cache=True)(die)
+
+    @kernels.compiled
+    def twice(number):
+        return 2 * number
+
+    assert twice(3) == 6 and twice.targetoptions["nogil"]
 
 
 @pytest.mark.parametrize(
