@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hfssl.benchmarking import compare, run_arms, show, write_json
-from hfssl.benchmarking_words import RATES, Setting, compare_quality, measure_speed
+from hfssl.benchmarking_words import RATES, Setting, check_choice, compare_quality, measure_speed
 from hfssl.config import parse_config
 from hfssl.data.sources import TextArguments
 from hfssl.data.word_corpus import WordCorpusArguments, load_word_corpus
@@ -51,6 +51,7 @@ class BenchmarkArguments:
 @exits_on_bad_input
 def main(argv=None):
     (args,) = parse_config(BenchmarkArguments, argv=argv)
+    check_choice([args.arm, *(args.arms or [])], args.mode)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     texts = [TextArguments(text_path=path, eval_fraction=0) for path in args.texts]
@@ -67,11 +68,12 @@ def main(argv=None):
     else:
         del sentences
         flags = ["--texts", *args.texts, "--epochs", args.epochs, "--threads", args.threads, "--out", out]
-        names = list(dict.fromkeys(arm for duel in DUELS.values() for arm in duel))
-        runs = run_arms({arm: [__file__, "--arm", arm, *flags] for arm in names}, args.repeats)
+        runs = run_arms(
+            {arm: [__file__, "--arm", arm, *flags] for duel in DUELS.values() for arm in duel}, args.repeats
+        )
         rows = []
         for what, duel in DUELS.items():
-            rows += compare({arm: runs[arm] for arm in duel}, list(runs[names[0]][0]), f"{what}: ")
+            rows += compare({arm: runs[arm] for arm in duel}, list(next(iter(runs.values()))[0]), f"{what}: ")
             show(rows[-5:], what)
         write_json(out / "speed.json", rows, **setting, texts=args.texts)
 

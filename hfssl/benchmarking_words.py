@@ -14,6 +14,7 @@ import numpy as np
 
 from hfssl.benchmarking import peak_rss, print_table
 from hfssl.data.word_corpus import build_word_corpus, train_pieces
+from hfssl.errors import InputError, nearest
 from hfssl.evaluation.vector_files import WordVectors, write_vectors
 from hfssl.evaluation.words import find_pairs, read_analogies, score_pairs, solve_analogies, totals
 from hfssl.models import CBOWConfig, CBOWForPreTraining
@@ -21,6 +22,7 @@ from hfssl.training.ledger import Ledger
 from hfssl.training.words import WordArguments, WordEngine, falling
 
 RESTRICT = 30_000  # the most frequent words, among which analogies are answered
+MODES = ("speed", "quality")
 PAIRS = ("MEN", "WS-353-ALL")  # in the names of the files of pairs that are shown
 # Ours by their settings of the model; `phrases` are passes of word2phrase.
 OURS: dict[str, dict[str, Any]] = {
@@ -66,8 +68,16 @@ class Trained:
 
 
 def train_arm(arm: str, sentences: Sequence[Sequence[str]], setting: Setting) -> Trained:
-    """Trains one arm of `OURS` or `GENSIM` from token lists."""
+    """Trains one arm of `OURS` or `GENSIM` from token lists; another name is an InputError."""
+    check_choice([arm])
     return (_train_gensim if arm in GENSIM else _train_ours)(arm, sentences, setting)
+
+
+def check_choice(arms: Sequence[str | None], mode: str = MODES[0]) -> None:
+    """Raises InputError: there is no such arm or mode; None is none to check."""
+    for what, name, known in [("mode", mode, MODES), *(("arm", arm, RATES) for arm in arms if arm is not None)]:
+        if name not in known:
+            raise InputError(f"no {what} {name!r}: one of {', '.join(known)}{nearest(name, known)}")
 
 
 def _train_ours(arm: str, sentences: Sequence[Sequence[str]], setting: Setting) -> Trained:
