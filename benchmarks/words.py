@@ -67,10 +67,8 @@ def main(argv=None):
         write_json(out / "quality.json", rows, **setting, texts=args.texts, seeds=args.seeds)
     else:
         del sentences
-        flags = ["--texts", *args.texts, "--epochs", args.epochs, "--threads", args.threads, "--out", out]
-        runs = run_arms(
-            {arm: [__file__, "--arm", arm, *flags] for duel in DUELS.values() for arm in duel}, args.repeats
-        )
+        flags = ["--texts", *args.texts, "--epochs", args.epochs, "--threads", args.threads, "--out", out, "--arm"]
+        runs = run_arms({arm: [__file__, *flags, arm] for duel in DUELS.values() for arm in duel}, args.repeats)
         rows = []
         for what, duel in DUELS.items():
             rows += compare({arm: runs[arm] for arm in duel}, list(next(iter(runs.values()))[0]), f"{what}: ")

@@ -146,7 +146,7 @@ def build_word_corpus(
     source: str = "memory",
     fingerprint: str | None = None,
 ) -> WordCorpus:
-    """Numbers the words of sentences. Holds 4 bytes a word, and with phrases up to 40 while they are sought.
+    """Numbers the words of sentences. Its arrays take up to 27 bytes a word of the text, with phrases up to 85.
 
     Args:
         fingerprint: of the text; by default a hash of the numbers and the vocabulary.
