@@ -91,7 +91,7 @@ def settings_of(config, arguments) -> Settings:
     return Settings(
         window=np.uint64(config.window),
         negatives=np.uint64(0 if softmax else arguments.negatives),
-        block=np.uint64(arguments.target_block),
+        block=np.uint64(min(arguments.target_block, LONGEST_SENTENCE)),  # of one sentence
         skipgram=config.architecture == "skipgram",
         softmax=softmax,
         exact=config.gradient == "exact",

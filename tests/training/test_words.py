@@ -118,6 +118,41 @@ def test_an_update_is_autograd_s(name):
         torch.testing.assert_close(found, right.float(), msg=lambda text, part=part: f"{part}: {text}")
 
 
+@pytest.mark.parametrize("block", [1, 4, 10**15])
+def test_a_text_is_trained_sentence_by_sentence_in_blocks(block):
+    """Every target that has a context, once; the contexts of a block as they were before it."""
+    corpus = build_word_corpus([TEXT.split(), TEXT.split()[:9], ["cat"], TEXT.split()[3:]], 1)
+    model = model_for(corpus, position_weights=True)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    engine = WordEngine(corpus, model, WordArguments(negatives=1, subsample=0.2, target_block=block, threads=1), 3)
+    expected, state, scratch = copy.deepcopy(model).double(), np.uint64(hash_key(3, 0, 0)), engine._scratch[0]
+    inner, outer = [expected.cbow.input_embeddings.weight, expected.cbow.position_weights], expected.output_embeddings
+    trained = kept = 0
+    for first, last in zip(corpus.ends[:-1], corpus.ends[1:], strict=True):
+        ends = np.uint64(first), np.uint64(last)
+        count, state = kernels.keep_words(engine._ids, *ends, engine.tables.keep, scratch.words, state)
+        kept += count * (count > 1)
+        for begin in range(0, count, block):
+            stop = min(count, begin + block)
+            drawn = np.uint64(count), np.uint64(begin), np.uint64(stop), engine.tables, engine.settings, scratch
+            samples, state = kernels.draw_samples(*drawn, np.uint64(state))
+            steps = [torch.zeros_like(weight) for weight in inner]
+            for number in range(samples):
+                loss = expected(**as_batch(number, scratch, model.config)).loss
+                *found, direct = torch.autograd.grad(loss, [*inner, outer.weight])
+                outer.weight.data -= RATE * direct
+                steps = [step - RATE * gradient for step, gradient in zip(steps, found, strict=True)]
+            for weight, step in zip(inner, steps, strict=True):
+                weight.data += step
+            trained += samples
+        state = np.uint64(state)
+    assert trained == kept and 30 < kept < len(corpus)
+    engine.train(0, engine.chunks, lambda chunk: RATE)
+    for found, right in zip(model.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(found, right.float())
+
+
 def test_the_engine_and_the_trainer_make_the_same_update(tmp_path):
     """The Trainer's batch through its optimizer, and the same batch through the kernels, from the same weights."""
     corpus = build_word_corpus([[f"{word}{i}" for i in range(4)] for word in "abcdefgh"], 1)
