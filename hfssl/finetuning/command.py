@@ -32,6 +32,7 @@ def run_suite(name: str, args: SuiteArguments, loop: LoopArguments) -> ModelResu
     corpus = None  # opened before the work: a wrong path is said now
     if args.contamination is not None:
         corpus = load_texts(TextArguments(args.contamination, eval_fraction=0.0))
+    logger.info("Reading the data and %s", args.model)
     suite = Suite(name, args, loop)
     runs = suite.run()
     tasks = collect(suite, runs)

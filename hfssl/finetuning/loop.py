@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -27,6 +28,8 @@ from hfssl.finetuning.heads import Head, load_model
 from hfssl.finetuning.recipes import Settings
 from hfssl.finetuning.sources import Source
 from hfssl.finetuning.trainer import TaskTrainer, predict
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -88,6 +91,7 @@ def fine_tune(
         splits: ``train``, the dev splits, and the test splits that there are.
         encoder: with the source's tokenizer; it keeps what it has encoded.
         diagnostics: by name, what else this model predicts (AX; AX-b and AX-g).
+        label: of the progress that is shown; without one none is.
         scratch: a folder; nothing is written into it.
 
     Raises:
@@ -99,7 +103,7 @@ def fine_tune(
     loader = _loader(train, items, make_targets(splits["train"], head.order), source, task, settings, args, seed)
     training = training_arguments(settings, args, seed, scratch)
     dev = {split: encoder.encode(splits[split]) for split in task.dev_splits}
-    keeper = _BestEpoch(task, splits, dev, head, source.tokenizer.pad_token_id, args.selection)
+    keeper = _BestEpoch(task, splits, dev, head, source.tokenizer.pad_token_id, args.selection, label)
     trainer = TaskTrainer(model, training, loader, args.freeze_encoder, lambda epoch: keeper.see(trainer, epoch), label)
     trainer.train()
     keeper.restore(model)
@@ -108,7 +112,10 @@ def fine_tune(
     encoded = {name: encoder.encode(data) for name, data in others.items()}
     logits = dict(keeper.logits)
     for name in others:
-        logits[name] = predict(model, encoded[name], source.tokenizer.pad_token_id, training.bf16)
+        shown = label and f"{label}, {name}"
+        if shown:
+            logger.info("%s: predicting %s rows", shown, f"{len(others[name]):,}")
+        logits[name] = predict(model, encoded[name], source.tokenizer.pad_token_id, training.bf16, label=shown)
     record = keeper.record() | {
         "head": list(head.order), "head_kept": head.kept, "seed": seed, "settings": asdict(settings),
         "updates": trainer.state.global_step, "batch_size": settings.batch_size,
@@ -192,9 +199,9 @@ def training_arguments(settings: Settings, args: LoopArguments, seed: int, scrat
 class _BestEpoch:
     """Scores each epoch on dev and keeps the weights of the one that is reported."""
 
-    def __init__(self, task, splits, dev: dict[str, Encoded], head: Head, pad_id: int, selection: str):
+    def __init__(self, task, splits, dev: dict[str, Encoded], head: Head, pad_id: int, selection: str, label: str = ""):
         self.task, self.splits, self.dev, self.head = task, splits, dev, head
-        self.pad_id, self.selection = pad_id, selection
+        self.pad_id, self.selection, self.label = pad_id, selection, label
         self.epochs: list[dict[str, Any]] = []
         self.best: int | None = None
         self.logits: dict[str, np.ndarray] = {}
@@ -202,7 +209,11 @@ class _BestEpoch:
         self._weights: dict[str, torch.Tensor] | None = None
 
     def see(self, trainer: TaskTrainer, epoch: int) -> None:
-        logits = {split: predict(trainer.model, one, self.pad_id, trainer.args.bf16) for split, one in self.dev.items()}
+        bf16, label = trainer.args.bf16, self.label
+        logits = {
+            split: predict(trainer.model, one, self.pad_id, bf16, label=label and f"{label}, {split}")
+            for split, one in self.dev.items()
+        }
         predictions = {split: decode(self.splits[split], logits[split], self.head.order) for split in logits}
         scores = score_task(self.task, self.splits, predictions)
         score = task_score(self.task, scores.values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
@@ -32,6 +33,7 @@ class Job:
         started_from: what that model was fine-tuned on, with which seed.
         name: of its line in the ledger and its folder.
         cost: about proportional to its time.
+        updates: how many its training has (of ReCoRD at most: it leaves out rows without anything right).
     """
 
     task: Task
@@ -42,6 +44,12 @@ class Job:
     started_from: str
     name: str
     cost: float
+    updates: int
+
+    @property
+    def label(self) -> str:
+        """What to call it."""
+        return f"{self.task.title}, seed {self.seed}" + (f", trial {self.trial}" if self.trial else "")
 
 
 def make_job(
@@ -65,9 +73,14 @@ def make_job(
     train = splits["train"]
     characters = sum(len(text) for column in train.texts for text in column)
     steps = loop.max_steps * settings.batch_size / max(len(train), 1) if loop.max_steps > 0 else settings.epochs
-    return Job(
-        task, seed, trial, settings, start[0], start[1], f"{task.name}-seed{seed}{shown}-{digest}", characters * steps
-    )
+    name = f"{task.name}-seed{seed}{shown}-{digest}"
+    updates = loop.max_steps if loop.max_steps > 0 else whole_updates(settings, len(train))
+    return Job(task, seed, trial, settings, start[0], start[1], name, characters * steps, updates)
+
+
+def whole_updates(settings: Settings, rows: int) -> int:
+    """How many updates the settings' epochs over so many rows are."""
+    return math.ceil(settings.epochs * math.ceil(rows / settings.batch_size))
 
 
 def trained_tasks(suite: str, tasks: list[Task], wnli: str) -> list[Task]:

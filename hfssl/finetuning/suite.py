@@ -271,7 +271,13 @@ class Suite:
         for job in jobs:
             self._planned.setdefault(job.task.name, []).append(job.name)
         ordered = sorted(jobs, key=lambda job: -job.cost)  # the longest first: no machine ends long after the others
-        return self.ledger.run({job.name: job for job in ordered}, self._execute)
+        places = {job.name: place for place, job in enumerate(ordered, start=1)}
+
+        def execute(name: str, job: Job) -> dict[str, Any]:
+            logger.info("%s: %s updates; job %d of %d", job.label, f"{job.updates:,}", places[name], len(places))
+            return self._execute(name, job)
+
+        return self.ledger.run({job.name: job for job in ordered}, execute)
 
     def _execute(self, name: str, job: Job) -> dict[str, Any]:
         task, data = job.task, self.data[job.task.name]
@@ -285,9 +291,8 @@ class Suite:
             for other, splits in self.data.items()
             if suite_tasks(self.suite)[other].model_of == task.name
         }
-        label = f"{task.title}, seed {job.seed}" + (f", trial {job.trial}" if job.trial else "")
         made = fine_tune(
-            source, task, data, self.encoder, head, job.settings, self.loop, job.seed, self.out, diagnostics, label
+            source, task, data, self.encoder, head, job.settings, self.loop, job.seed, self.out, diagnostics, job.label
         )
         record = made.record | {"trial": job.trial, "started_from": job.started_from, "task": task.key}
         record["model"] = self.source.fingerprint
@@ -301,7 +306,7 @@ class Suite:
             ]
             self.models.save(made.model, source.tokenizer, name, task, record, earlier, self._planned[task.name])
         scores = ", ".join(f"{name} {100 * value:.1f}" for name, value in record["scores"].items())
-        logger.info("%s: %s on dev", label, scores)
+        logger.info("%s: %s on dev", job.label, scores)
         return record
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import DefaultFlowCallback
 
 from hfssl.finetuning.batches import STATIC_WIDTHS, TaskCollator, TaskLoader, sorted_rows
 from hfssl.finetuning.encoding import Encoded
+from hfssl.finetuning.progress import Progress
 
 CPU_TOKENS, GPU_TOKENS = 4096, 32768  # of a batch in evaluation, padding included
 
@@ -49,6 +48,7 @@ class TaskTrainer(Trainer):
     Args:
         batches: the loader of the training data.
         frozen: the encoder does not learn; it then runs without dropout.
+        label: of the progress that is shown; without one none is.
         at_epoch_end: called with the epoch's number from 1 on, outside of the clock that `train_seconds` reads.
 
     Attributes:
@@ -72,7 +72,7 @@ class TaskTrainer(Trainer):
             if not isinstance(callback, DefaultFlowCallback):
                 self.remove_callback(callback)
         self.add_callback(_EpochEnd(self, at_epoch_end))
-        self.add_callback(_Bar(label))
+        self.add_callback(_Updates(label))
         self.real_tokens = self.processed_tokens = 0
         self.train_seconds = 0.0
         self.losses: list[float] = []
@@ -135,38 +135,38 @@ class _EpochEnd(TrainerCallback):
         self._since = time.perf_counter()
 
 
-class _Bar(TrainerCallback):
-    """A bar on a terminal; the jobs themselves are announced by whoever runs them."""
+class _Updates(TrainerCallback):
+    """Shows the updates as they are done."""
 
     def __init__(self, label: str):
-        self.label, self._bar = label, None
+        self.label = label
 
     def on_train_begin(self, args, state, control, **kwargs):
-        if sys.stderr.isatty():
-            self._bar = tqdm(total=state.max_steps, desc=self.label, unit="update", leave=False, dynamic_ncols=True)
+        self._progress = Progress(self.label, state.max_steps, "update")
 
     def on_step_end(self, args, state, control, **kwargs):
-        if self._bar is not None:
-            self._bar.update()
+        self._progress.update()
 
     def on_train_end(self, args, state, control, **kwargs):
-        if self._bar is not None:
-            self._bar.close()
+        self._progress.close()
 
 
 @torch.inference_mode()
-def predict(model, encoded: Encoded, pad_id: int, bf16: bool = False, multiple: int = 1) -> np.ndarray:
-    """The logits of every row (R, C), float32, in the rows' own order."""
+def predict(model, encoded: Encoded, pad_id: int, bf16: bool = False, multiple: int = 1, label: str = "") -> np.ndarray:
+    """The logits of every row (R, C), float32, in the rows' own order; `label` is that of the progress shown."""
     device = next(model.parameters()).device
     collator = TaskCollator(encoded, None, pad_id, multiple=multiple)
     was_training = model.training
     model.eval()
     found, order = [], []
+    progress = Progress(label, len(encoded.row_lengths), "row")
     for rows in sorted_rows(encoded, CPU_TOKENS if device.type == "cpu" else GPU_TOKENS):
         batch = {name: tensor.to(device, non_blocking=True) for name, tensor in collator.pad(rows).items()}
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             found.append(model(**batch).logits.float())
         order.append(rows)
+        progress.update(len(rows))
+    progress.close()
     model.train(was_training)
     together = torch.cat(found).cpu().numpy()  # one wait for the device
     logits = np.empty_like(together)

@@ -133,7 +133,7 @@ class Progress(TrainerCallback):
         done = state.global_step - self._from
         if "loss" in logs and done:
             left = (time.perf_counter() - self._began) / done * (state.max_steps - state.global_step)
-            parts.append(f"{_duration(left)} left")
+            parts.append(f"{duration(left)} left")
         logger.info("step %d of %d: %s", state.global_step, state.max_steps, ", ".join(parts))
 
     def on_train_end(self, args, state, control, **kwargs):
@@ -215,7 +215,7 @@ class Samples(TrainerCallback):
             logger.info("step %d: %s|%s", state.global_step, prompt, text)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

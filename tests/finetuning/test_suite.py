@@ -1,4 +1,5 @@
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from hfssl.evaluation.results import read_result
 from hfssl.evaluation.submission_check import validate_submission
 from hfssl.evaluation.task_data import load_split
 from hfssl.evaluation.tasks import TASKS
-from hfssl.finetuning import command, outcome
+from hfssl.finetuning import command, outcome, progress
 from hfssl.finetuning import suite as suite_module
 from hfssl.finetuning.arguments import LoopArguments, SuiteArguments
 from hfssl.finetuning.command import run_suite
@@ -149,6 +150,20 @@ def test_the_grid_is_tried_on_the_first_seed_and_the_best_of_it_goes_on(go, tmp_
     assert result.tasks["cola"].settings["learning_rate"] == best["settings"]["learning_rate"]
     assert result.tasks["cola"].settings["trial"] == best["trial"] and "grid" in result.protocol
     assert len({record["settings"]["learning_rate"] for record in first}) == 4
+
+
+def test_a_job_shows_how_far_it_is(go, caplog, monkeypatch, tmp_path):
+    """Without a terminal in lines, here after every update; the number of updates is what is done in the end."""
+    monkeypatch.setattr(progress, "INTERVAL", 0.0)
+    with caplog.at_level("INFO", logger="hfssl"):
+        go("glue", "rte", seeds=2, max_steps=-1, epochs=1.5)
+    assert {record["updates"] for record in ledger(tmp_path / "out").values()} == {15}
+    said = caplog.text
+    for number in (1, 2):
+        assert f"RTE, seed {number - 1}: 15 updates; job {number} of 2" in said
+    for part in (r"RTE, seed 1: update 14 of 15, .*s left", r"RTE, seed 1, validation: row \d+ of 100, .* left",
+                 "RTE, seed 1, test: predicting 100 rows", r"RTE, seed 1, test: row 100 of 100, 0 s left"):  # fmt: skip
+        assert re.search(part, said), part
 
 
 def test_texts_are_tokenised_once_for_all_seeds_and_trials(go, monkeypatch):
