@@ -33,6 +33,7 @@ FOOTNOTES = {
     **{f"wnli-{trick}": f"WNLI: {said}" for trick, said in TRICKS.items()},
     "mnli-start": "RTE, MRPC or STS-B (CB) fine-tuned from the model that was fine-tuned on MNLI",
     "subset": "part of a task's data: not comparable with the whole (which part: in the result file)",
+    "cut-short": "training cut short by --max_steps (how far it went: in the result file)",
     "flagged": "constant predictions or another fault of a run: see the result file",
     "synthetic": "synthetic data, made by rules: says nothing about the real tasks",
 }
@@ -128,6 +129,7 @@ def result_row(result: ModelResult) -> Row:
     footnotes += ["mnli-start"] if any(task.started_from for task in tasks) else []
     footnotes += dict.fromkeys(f"wnli-{task.trick}" for task in tasks if task.trick)
     footnotes += ["subset"] if any(task.part for task in tasks) else []
+    footnotes += ["cut-short"] if any(task.cut_short() for task in tasks) else []
     footnotes += ["flagged"] if result.kind != "baseline" and any(task.flags for task in tasks) else []
     footnotes += ["synthetic"] if result.synthetic else []
     averages = {name: average.value for name, average in result.averages().items() if average.value is not None}
@@ -271,4 +273,4 @@ def _average_note(average: AverageScore) -> str:
 def _task_notes(task: TaskResult) -> list[str]:
     started = [f"started from {task.started_from}"] if task.started_from else []
     trick = [f"trick: {task.trick}"] if task.trick else []
-    return [note for note in (task.part, *started, *trick, *task.flags) if note]
+    return [note for note in (task.part, task.cut_short(), *started, *trick, *task.flags) if note]

@@ -50,7 +50,8 @@ class TaskResult:
         started_from: the task whose fine-tuned model this one started from, such as ``"mnli"``.
         trick: for WNLI one of `TRICKS`, where the predictions are not those of the model as trained.
         data: fingerprint of each split, of train too.
-        settings: learning rate, batch size, epochs, ...
+        settings: learning rate, batch size, epochs, ...; with ``--max_steps`` also ``max_steps`` and
+            ``whole_updates``, which the epochs would have been.
     """
 
     scores: dict[str, list[float]]
@@ -72,6 +73,13 @@ class TaskResult:
     def spread(self) -> dict[str, float]:
         """Each score's standard deviation over seeds; of one seed 0."""
         return {name: statistics.stdev(v) if len(v) > 1 else 0.0 for name, v in self.scores.items()}
+
+    def cut_short(self) -> str:
+        """Says so if ``--max_steps`` allowed fewer updates than the epochs of the settings have; else empty."""
+        done, whole = self.settings.get("max_steps"), self.settings.get("whole_updates")
+        if not (isinstance(done, int) and isinstance(whole, int) and done < whole):
+            return ""
+        return f"cut short by --max_steps: {done:,} of {whole:,} updates"
 
 
 @dataclass

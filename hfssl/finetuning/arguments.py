@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+import shlex
+from dataclasses import dataclass, field, fields
 
 from hfssl.errors import InputError, nearest
 from hfssl.evaluation.results import TRICKS
@@ -121,6 +122,17 @@ class LoopArguments:
         if self.freeze_encoder and self.learning_rate is None:
             given["learning_rate"] = FROZEN_RATE
         return given
+
+
+def as_command(suite: str, args: SuiteArguments, loop: LoopArguments) -> str:
+    """The command that says the same: what is not as it is by default."""
+    words = ["hfssl", suite, args.model]
+    for given in (args, loop):
+        for item in fields(given):
+            value = getattr(given, item.name)
+            if item.name != "model" and value != item.default:
+                words += [f"--{item.name}", str(value).lower() if isinstance(value, bool) else str(value)]
+    return shlex.join(words)
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:

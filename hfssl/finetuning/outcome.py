@@ -26,8 +26,10 @@ from hfssl.evaluation.submission import Submission, write_submission
 from hfssl.evaluation.task_data import SplitData
 from hfssl.evaluation.tasks import Task, suite_tasks
 from hfssl.files import write_whole
+from hfssl.finetuning.arguments import as_command
 from hfssl.finetuning.builtin_models import BASELINES
 from hfssl.finetuning.loop import confidence, decode
+from hfssl.finetuning.plan import whole_updates
 from hfssl.finetuning.suite import Run, Suite, best_run, read_logits
 from hfssl.finetuning.word_vectors import SAID
 
@@ -115,6 +117,7 @@ def make_result(suite: Suite, tasks: dict[str, TaskRuns]) -> ModelResult:
         kind="baseline" if suite.args.model in BASELINES or suite.has_word_vectors else "single",
         synthetic=any(data.synthetic for one in tasks.values() for data in one.splits.values()),
         weights=suite.source.fingerprint,
+        command=as_command(suite.suite, suite.args, suite.loop),
         versions={"hfssl": __version__, "torch": torch.__version__, "transformers": transformers.__version__},
         cost={
             "jobs": len(records),
@@ -143,6 +146,9 @@ def _task_result(suite: Suite, one: TaskRuns) -> TaskResult:
     if one.runs:
         job, record = one.runs[0]
         settings |= record["settings"] | {"recipe": suite.recipe_name, "updates": record["updates"]}
+        if suite.loop.max_steps > 0:
+            rows = len(suite.data[job.task.name]["train"])
+            settings |= {"max_steps": suite.loop.max_steps, "whole_updates": whole_updates(job.settings, rows)}
         settings |= {"selection": record["selection"], "head": record["head"], "trial": job.trial}
         settings |= {"jobs": [job.name for job, _ in one.runs], "frozen_encoder": suite.loop.freeze_encoder}
         settings |= {"last_epoch_score": statistics.median(100 * record["last_score"] for _, record in one.runs)}
@@ -206,6 +212,8 @@ def _protocol(suite: Suite) -> str:
         f"{suite.seeds} seed{'s' * (suite.seeds > 1)} (head, dropout, order of the data); test predictions are those "
         "of the seed that is best on dev; intervals are the 95 % bootstrap over items and seeds.",
     ]  # fmt: skip
+    if loop.max_steps > 0:
+        parts.append(f"The updates are those of --max_steps {loop.max_steps}, not the epochs of the settings.")
     if suite.args.search:
         parts.append("The settings are the best on dev of the recipe's grid, tried on the first seed.")
     if suite.has_word_vectors:

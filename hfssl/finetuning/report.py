@@ -93,8 +93,9 @@ def _add_task(page: Page, one: TaskRuns, found: TaskResult) -> None:
     page.heading(one.task.title)
     started = [f"Started from {found.started_from}."] if found.started_from else []
     trick = [f"WNLI: {TRICKS[found.trick]}."] if found.trick else []
-    for line in [*started, *trick, *([found.part] if found.part else []), *found.flags]:
-        page.text(line)
+    for line in [*started, *trick, found.part, found.cut_short(), *found.flags]:
+        if line:
+            page.text(line)
     for split in one.task.scored_splits:
         data, runs = one.splits[split], one.predictions[split]
         title = f"{split}, " if len(one.task.scored_splits) > 1 else ""

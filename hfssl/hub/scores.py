@@ -128,7 +128,7 @@ def _notes(result: ModelResult, found: TaskResult, score: str) -> str:
     if score in found.intervals:
         low, high = found.intervals[score]
         parts.append(f"95 % interval {low:.1f} to {high:.1f}")
-    parts += [found.part] if found.part else []
+    parts += [note for note in (found.part, found.cut_short()) if note]
     parts += [f"started from {found.started_from.upper()}"] if found.started_from else []
     parts += [found.trick] if found.trick else []
     return "; ".join([*parts, f"hfssl {result.versions.get('hfssl', __version__)}"])

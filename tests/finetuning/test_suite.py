@@ -1,5 +1,6 @@
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from hfssl.config import parse_config
 from hfssl.errors import InputError
 from hfssl.evaluation.leaderboard import result_row
 from hfssl.evaluation.results import read_result
@@ -164,6 +166,22 @@ def test_a_job_shows_how_far_it_is(go, caplog, monkeypatch, tmp_path):
     for part in (r"RTE, seed 1: update 14 of 15, .*s left", r"RTE, seed 1, validation: row \d+ of 100, .* left",
                  "RTE, seed 1, test: predicting 100 rows", r"RTE, seed 1, test: row 100 of 100, 0 s left"):  # fmt: skip
         assert re.search(part, said), part
+
+
+def test_a_run_that_is_cut_short_says_so_everywhere(go, tmp_path, capsys):
+    result = go("glue", "rte", max_steps=3, mnli_start=False)
+    said = "cut short by --max_steps: 3 of 150 updates"
+    assert result.tasks["rte"].cut_short() == said and "--max_steps 3" in result.protocol
+    assert said in (tmp_path / "out" / "report.html").read_text() and said in capsys.readouterr().out
+    assert "cut-short" in result_row(result).footnotes
+    assert read_result(tmp_path / "out" / "glue_dev.json").command == result.command
+    words = shlex.split(result.command)
+    assert words[:2] == ["hfssl", "glue"]
+    args, loop = parse_config(SuiteArguments, LoopArguments, argv=["--model", *words[2:]])
+    assert (args.tasks, args.mnli_start, loop) == ("rte", False, LoopArguments(max_steps=3, recipe="scratch"))
+    whole = go("glue", "rte", max_steps=-1, epochs=1).tasks["rte"]
+    assert not whole.cut_short() and "max_steps" not in whole.settings
+    assert not go("glue", "rte", max_steps=11, epochs=1).tasks["rte"].cut_short()
 
 
 def test_texts_are_tokenised_once_for_all_seeds_and_trials(go, monkeypatch):
