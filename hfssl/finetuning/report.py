@@ -18,6 +18,11 @@ from hfssl.finetuning.outcome import TaskRuns
 
 BINS, ERRORS, SHOWN = 4, 8, 400  # lengths, worst errors of a split, characters of a text
 
+SETTINGS = (
+    "data_dir", "recipe", "learning_rate", "batch_size", "epochs", "max_steps", "updates", "warmup", "weight_decay",
+    "selection", "last_epoch_score",
+)  # fmt: skip
+
 
 def write_report(
     path: Path,
@@ -47,6 +52,7 @@ def write_report(
         page.table(("category", "phenomenon", "rows", "R3"), rows)
     if overlaps is not None:
         _add_overlaps(page, tasks, overlaps, corpus)
+    _add_settings(page, result, tasks)
     _add_cost(page, result, tasks)
     page.write(path)
 
@@ -200,6 +206,24 @@ def _add_overlaps(page: Page, tasks: Mapping[str, TaskRuns], overlaps: Mapping[s
             left = f"{100 * np.mean(list(values)):.1f}"
         rows.append((f"{one.task.title} {split}", overlap.rows, overlap.judged, len(seen), f"{100 * whole:.1f}", left))
     page.table(("split", "rows", "judged", "seen", "score", "without the seen"), rows)
+
+
+def _add_settings(page: Page, result: ModelResult, tasks: Mapping[str, TaskRuns]) -> None:
+    """What the protocol calls settings, of each task that was trained."""
+    page.heading("Settings")
+    page.text(f"Of each task in `settings` of {result.suite}_{result.part}.json, beside this page, are all of them.")
+    page.code(result.command)
+    trained = {name: found.settings for name, found in result.tasks.items() if tasks[name].runs}
+    shown = [name for name in SETTINGS if any(name in settings for settings in trained.values())]
+    rows = [
+        (tasks[name].task.title, *(_setting(settings.get(key, "")) for key in shown))
+        for name, settings in trained.items()
+    ]
+    page.table(("task", *(name.replace("_", " ") for name in shown)), rows)
+
+
+def _setting(value) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _add_cost(page: Page, result: ModelResult, tasks: Mapping[str, TaskRuns]) -> None:

@@ -160,7 +160,8 @@ def test_the_report_has_every_part_and_escapes_what_comes_from_data(made, tmp_pa
     assert "&lt;b&gt;model&lt;/b&gt;" in page and 'src="data:image/png;base64,' in page
     assert not re.search(r'(src|href)="(?!data:)', page)
     for part in ("95 % interval", "AX by phenomenon", "Negation", "seeds disagree on", "worst errors", "by length",
-                 "rows by truth", "Cost", "corpus.txt", "synthetic", "majority", "official-9: cannot be"):  # fmt: skip
+                 "rows by truth", "Cost", "glue_dev.json", ">learning rate</th>", "0.001", "last epoch score",
+                 "hfssl glue ", TOY, "corpus.txt", "synthetic", "majority", "official-9: cannot be"):  # fmt: skip
         assert part in page, part
     counts = [
         float(cell) for cell in re.findall(r">(\d+\.?\d*)</td>", page.split("<h2>CoLA</h2>")[1].split("</table>")[0])
