@@ -255,8 +255,9 @@ def result_table(result: ModelResult):
         split_of = {task.score_name(metric, split): split for metric in task.metrics for split in task.scored_splits}
         for number, score in enumerate(task.score_names):
             ends = " to ".join(f"{end:.1f}" for end in found.intervals.get(score, ()))
-            middle = (found.median()[score], statistics.mean(found.scores[score]), found.spread()[score])
-            numbers = (*(f"{value:.1f}" for value in middle), ends)
+            middle = (found.median()[score], statistics.mean(found.scores[score]))
+            spread = f"{found.spread()[score]:.1f}" if len(found.seeds) > 1 else ""
+            numbers = (*(f"{value:.1f}" for value in middle), spread, ends)
             rows = f"{found.rows.get(split_of[score], 0):,}"
             first = task.title if number == 0 else ""
             table.add_row(first, METRIC_LABELS[score], rows, str(len(found.seeds)), *numbers)

@@ -203,14 +203,14 @@ def _ends(draws) -> tuple[float, float]:
 
 
 def _protocol(suite: Suite) -> str:
-    loop = suite.loop
+    loop, several = suite.loop, suite.seeds > 1
     parts = [
         f"Fine-tuned for each task with the recipe {suite.recipe_name} ({suite.recipe.source}) and what "
         "`settings` says; linear warm-up and decay.",
         "The epoch with the best dev score is reported: dev scores are optimistic by that choice; the last epoch's "
         "stand in `settings`." if loop.selection == "best" else "The last epoch is reported.",
-        f"{suite.seeds} seed{'s' * (suite.seeds > 1)} (head, dropout, order of the data); test predictions are those "
-        "of the seed that is best on dev; intervals are the 95 % bootstrap over items and seeds.",
+        f"{suite.seeds} seed{'s' * several} (head, dropout, order of the data); test predictions are those of the seed "
+        f"that is best on dev; intervals are the 95 % bootstrap over items{' and seeds' * several}.",
     ]  # fmt: skip
     if loop.max_steps > 0:
         parts.append(f"The updates are those of --max_steps {loop.max_steps}, not the epochs of the settings.")

@@ -64,9 +64,10 @@ def _add_scores(page: Page, result: ModelResult, tasks: Mapping[str, TaskRuns]) 
         medians, spreads = found.median(), found.spread()
         for score in tasks[name].task.score_names:
             low, high = found.intervals[score]
+            spread = f"{spreads[score]:.1f}" if len(found.seeds) > 1 else ""
             rows.append((
                 tasks[name].task.title, METRIC_LABELS[score], len(found.seeds), f"{medians[score]:.1f}",
-                f"{np.mean(found.scores[score]):.1f}", f"{spreads[score]:.1f}", f"{low:.1f} to {high:.1f}",
+                f"{np.mean(found.scores[score]):.1f}", spread, f"{low:.1f} to {high:.1f}",
             ))  # fmt: skip
     page.table(("task", "score", "seeds", "median", "mean", "spread", "95 % interval"), rows)
     for average in result.averages().values():

@@ -109,6 +109,15 @@ def test_own_footnotes():
         assert said in text
 
 
+def test_one_seed_has_no_spread():
+    result = a_result()
+    assert "0.7" in shown(result_table(result))
+    for task in result.tasks.values():
+        task.scores, task.seeds = {name: values[:1] for name, values in task.scores.items()}, [0]
+    text = shown(result_table(result))
+    assert "85.0" in text and "0.0" not in text.replace("80.0", "").replace("90.0", "")
+
+
 def test_qqp_on_dev_says_that_test_is_another_distribution():
     dev, test = boards([], ["glue"])
     assert any("QQP's test set has another balance" in line for line in board_markdown(dev).splitlines())

@@ -135,6 +135,7 @@ def test_a_rerun_does_only_what_is_missing(go, tmp_path, counted):
 def test_seeds_give_medians_spread_and_intervals(go, tmp_path):
     result = go("glue", "rte", seeds=3, max_steps=20, learning_rate=3e-3, save_models="all")
     rte = result.tasks["rte"]
+    assert "over items and seeds." in result.protocol
     assert rte.seeds == [0, 1, 2] and len(set(rte.scores["accuracy"])) > 1
     low, high = rte.intervals["accuracy"]
     assert low < rte.median()["accuracy"] < high and high - low > 5
@@ -195,6 +196,7 @@ def test_texts_are_tokenised_once_for_all_seeds_and_trials(go, monkeypatch):
 def test_wnli_as_the_majority_is_declared(go, counted):
     result = go("glue", "wnli,cola", wnli="majority")
     assert counted == ["cola 0"] and result.tasks["wnli"].trick == "majority"
+    assert "over items." in result.protocol
     assert any("majority" in note for note in result.notes)
     data, train = (load_split(TASKS["glue/wnli"], split, TOY) for split in ("validation", "train"))
     common = max(TASKS["glue/wnli"].labels, key=train.labels.count)
