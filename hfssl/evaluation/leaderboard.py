@@ -274,4 +274,4 @@ def _average_note(average: AverageScore) -> str:
 def _task_notes(task: TaskResult) -> list[str]:
     started = [f"started from {task.started_from}"] if task.started_from else []
     trick = [f"trick: {task.trick}"] if task.trick else []
-    return [note for note in (task.part, task.cut_short(), *started, *trick, *task.flags) if note]
+    return [note for note in (task.part, task.cut_short(), task.search(), *started, *trick, *task.flags) if note]

@@ -51,7 +51,7 @@ class TaskResult:
         trick: for WNLI one of `TRICKS`, where the predictions are not those of the model as trained.
         data: fingerprint of each split, of train too.
         settings: learning rate, batch size, epochs, ...; with ``--max_steps`` also ``max_steps`` and
-            ``whole_updates``, which the epochs would have been.
+            ``whole_updates``, which the epochs would have been; with ``--search`` ``trials``, the grid with its scores.
     """
 
     scores: dict[str, list[float]]
@@ -80,6 +80,15 @@ class TaskResult:
         if not (isinstance(done, int) and isinstance(whole, int) and done < whole):
             return ""
         return f"cut short by --max_steps: {done:,} of {whole:,} updates"
+
+    def search(self) -> str:
+        """How many points of a grid were tried and what won, if any were; else empty."""
+        trials, names = self.settings.get("trials"), ("trial", "score")
+        if not isinstance(trials, list) or not all(isinstance(one, dict) and {*names} <= {*one} for one in trials):
+            return ""
+        best = next((one for one in trials if one["trial"] == self.settings.get("trial")), {})
+        won = ", ".join(f"{name} {value}" for name, value in best.items() if name not in names)
+        return f"search: {len(trials)} trials; best on dev: {won or 'the settings given'}"
 
 
 @dataclass

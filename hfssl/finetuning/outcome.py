@@ -104,7 +104,8 @@ def _ranked(data: SplitData, logits: np.ndarray, order: tuple[str, ...]) -> Pred
 def make_result(suite: Suite, tasks: dict[str, TaskRuns]) -> ModelResult:
     """The result of the suite on dev, with intervals over items and seeds."""
     scored = {name: one for name, one in tasks.items() if one.is_scored}
-    jobs = {job.name: record for one in tasks.values() for job, record in one.runs}
+    runs = [*(one.runs for one in tasks.values()), *suite.trials.values()]
+    jobs = {job.name: record for found in runs for job, record in found}
     records = list(jobs.values())
     real = sum(record["tokens"] for record in records)
     padded = sum(record["tokens"] * record["padding_ratio"] for record in records)
@@ -151,6 +152,8 @@ def _task_result(suite: Suite, one: TaskRuns) -> TaskResult:
             settings |= {"max_steps": suite.loop.max_steps, "whole_updates": whole_updates(job.settings, rows)}
         settings |= {"selection": record["selection"], "head": record["head"], "trial": job.trial}
         settings |= {"jobs": [job.name for job, _ in one.runs], "frozen_encoder": suite.loop.freeze_encoder}
+        if suite.args.search:
+            settings |= {"trials": _trials(suite.trials[job.task.name])}
         settings |= {"last_epoch_score": statistics.median(100 * record["last_score"] for _, record in one.runs)}
     return TaskResult(
         scores={name: [100 * scores.values[name] for scores in each] for name in task.score_names},
@@ -165,6 +168,16 @@ def _task_result(suite: Suite, one: TaskRuns) -> TaskResult:
         data={split: data.fingerprint() for split, data in one.splits.items() if not split.startswith("test")},
         settings=settings,
     )
+
+
+def _trials(runs: list[Run]) -> list[dict[str, float]]:
+    """Of each point of the grid what it sets and its score on dev, in points; the first is the recipe's own."""
+    settings = [record["settings"] for _, record in runs]
+    searched = [name for name in settings[0] if len({one[name] for one in settings}) > 1]
+    return [
+        {"trial": job.trial} | {name: record["settings"][name] for name in searched} | {"score": 100 * record["score"]}
+        for job, record in runs
+    ]
 
 
 def _relabelled(one: TaskRuns) -> list[str]:

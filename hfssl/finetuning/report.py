@@ -103,6 +103,10 @@ def _add_task(page: Page, one: TaskRuns, found: TaskResult) -> None:
     for line in [*started, *trick, found.part, found.cut_short(), *found.flags]:
         if line:
             page.text(line)
+    if searched := found.search():
+        page.text(f"{searched}. Each trial's score on dev, of the first seed:")
+        trials = found.settings["trials"]
+        page.table([name.replace("_", " ") for name in trials[0]], [[_setting(v) for v in t.values()] for t in trials])
     for split in one.task.scored_splits:
         data, runs = one.splits[split], one.predictions[split]
         title = f"{split}, " if len(one.task.scored_splits) > 1 else ""

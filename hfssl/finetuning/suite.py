@@ -59,6 +59,7 @@ class Suite:
         has_word_vectors: the model is the mean of frozen word vectors under a linear layer.
         tasks: those asked for, diagnostic sets too; `trained` have a model of their own.
         data: by task, its splits by name.
+        trials: by task, the runs of the grid, once they are done.
     """
 
     def __init__(self, suite: str, args: SuiteArguments, loop: LoopArguments):
@@ -90,6 +91,7 @@ class Suite:
         self.ledger = Ledger(self.out / "ledger.jsonl", {"suite": suite, "model": model})
         self._refuse_another_model(model)
         self.models = SavedModels(self.out / "models", args.save_models)
+        self.trials: dict[str, list[Run]] = {}
         self._planned: dict[str, list[str]] = {}  # names of jobs by task
 
     def _refuse_unused(self) -> None:
@@ -256,6 +258,7 @@ class Suite:
                 for task in tasks for trial, settings in enumerate(grids[task.name])
             ]  # fmt: skip
             for name, found in _by_task(jobs, self._execute_all(jobs)).items():
+                self.trials[name] = found
                 job, _ = best_run(found)
                 chosen[name] = job.trial, job.settings
         jobs = [

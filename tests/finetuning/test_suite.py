@@ -144,7 +144,7 @@ def test_seeds_give_medians_spread_and_intervals(go, tmp_path):
     assert not np.allclose(first, second)
 
 
-def test_the_grid_is_tried_on_the_first_seed_and_the_best_of_it_goes_on(go, tmp_path, counted):
+def test_the_grid_is_tried_on_the_first_seed_and_the_best_of_it_goes_on(go, tmp_path, counted, capsys):
     result = go("glue", "cola", seeds=2, search=True, max_steps=4)
     assert counted == ["cola 0"] * 4 + ["cola 1"]
     records = ledger(tmp_path / "out")
@@ -153,6 +153,14 @@ def test_the_grid_is_tried_on_the_first_seed_and_the_best_of_it_goes_on(go, tmp_
     assert result.tasks["cola"].settings["learning_rate"] == best["settings"]["learning_rate"]
     assert result.tasks["cola"].settings["trial"] == best["trial"] and "grid" in result.protocol
     assert len({record["settings"]["learning_rate"] for record in first}) == 4
+    assert result.cost["jobs"] == 5
+    assert result.tasks["cola"].settings["trials"] == [
+        {"trial": record["trial"], "learning_rate": record["settings"]["learning_rate"], "score": 100 * record["score"]}
+        for record in sorted(first, key=lambda record: record["trial"])
+    ]
+    said = f"search: 4 trials; best on dev: learning_rate {best['settings']['learning_rate']}"
+    assert result.tasks["cola"].search() == said and said in capsys.readouterr().out
+    assert f"{said}. Each trial" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_a_job_shows_how_far_it_is(go, caplog, monkeypatch, tmp_path):
