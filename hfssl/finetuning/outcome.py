@@ -216,6 +216,8 @@ def _ends(draws) -> tuple[float, float]:
 
 
 def _protocol(suite: Suite) -> str:
+    if not suite.trained:
+        return "Nothing is trained: the predictions are the most frequent class of train."
     loop, several = suite.loop, suite.seeds > 1
     parts = [
         f"Fine-tuned for each task with the recipe {suite.recipe_name} ({suite.recipe.source}) and what "

@@ -118,7 +118,7 @@ def _add_task(page: Page, one: TaskRuns, found: TaskResult) -> None:
         if len(runs) > 1:
             page.text(f"{title}{_disagreement(runs)}")
         errors = _worst_errors(data, runs[one.best], one.confidences.get(split))
-        if errors:
+        if errors and one.runs:  # a majority has no worst error
             page.text(f"{title}worst errors of the seed that is best on dev:")
             page.table(("row", "text", "truth", "prediction", "confidence"), errors)
 
@@ -224,7 +224,8 @@ def _add_settings(page: Page, result: ModelResult, tasks: Mapping[str, TaskRuns]
         (tasks[name].task.title, *(_setting(settings.get(key, "")) for key in shown))
         for name, settings in trained.items()
     ]
-    page.table(("task", *(name.replace("_", " ") for name in shown)), rows)
+    if rows:
+        page.table(("task", *(name.replace("_", " ") for name in shown)), rows)
 
 
 def _setting(value) -> str:
@@ -243,6 +244,7 @@ def _add_cost(page: Page, result: ModelResult, tasks: Mapping[str, TaskRuns]) ->
                 f"{np.mean([record['tokens'] for record in records]):,.0f}",
                 f"{np.mean([record['padding_ratio'] for record in records]):.3f}",
             ))  # fmt: skip
-    page.table(("task", "runs", "updates", "batch", "train s", "tokens", "processed / real"), rows)
+    if rows:
+        page.table(("task", "runs", "updates", "batch", "train s", "tokens", "processed / real"), rows)
     page.text("; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in result.cost.items()))
     page.text("; ".join(f"{name} {version}" for name, version in result.versions.items()))

@@ -212,6 +212,16 @@ def test_wnli_as_the_majority_is_declared(go, counted):
     assert result.tasks["wnli"].scores["accuracy"] == [pytest.approx(share)]
 
 
+def test_of_a_majority_alone_no_training_is_told(go, counted, tmp_path):
+    result = go("glue", "wnli", wnli="majority", freeze_encoder=True)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert (
+        not counted and result.protocol == "Nothing is trained: the predictions are the most frequent class of train."
+    )
+    for part in ("Fine-tuned", "frozen", "worst errors", "learning rate", "processed / real"):
+        assert part not in page, part
+
+
 def test_wnli_by_ranking_takes_the_same_runs_and_is_declared(go, counted, monkeypatch):
     """Ranking is of the predictions: nothing is trained again; it is said wherever a majority's would be."""
     plain = go("glue", "wnli")
