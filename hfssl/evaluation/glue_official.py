@@ -44,6 +44,6 @@ class GlueOfficial(evaluate.Metric):
 
     def _compute(self, predictions, references):
         predictions, references = list(predictions), list(references)
-        for problem in problems(predictions):
+        for problem in problems(predictions, _METRICS[self.config_name]):
             warnings.warn(problem, stacklevel=2)
         return {name: _FUNCTIONS[name](predictions, references) for name in _METRICS[self.config_name]}

@@ -13,7 +13,7 @@ import re
 import string
 import warnings
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 
 import numpy as np
 from scipy import stats
@@ -142,15 +142,22 @@ METRICS = {
     )
 }  # fmt: skip
 
+CORRELATIONS = {"matthews_correlation", "pearson", "spearmanr"}
 
-def problems(predictions: Sequence[Hashable]) -> list[str]:
-    """What a table must say beside a score: constant or undefined predictions, for which correlations count as 0."""
+
+def problems(predictions: Sequence[Hashable], metrics: Collection[str] = ()) -> list[str]:
+    """What a table must say beside a score: constant or undefined predictions, for which correlations count as 0.
+
+    Args:
+        metrics: names of the task's; that of correlations is said where one is among them.
+    """
+    zero = "; correlations count as 0" if CORRELATIONS & set(metrics) else ""
     numbers = [value for value in predictions if isinstance(value, float)]
     bad = sum(not math.isfinite(value) for value in numbers)
     if bad:
-        return [f"{bad} of {len(predictions)} predictions are not finite: correlations count as 0"]
+        return [f"{bad} of {len(predictions)} predictions are not finite{zero}"]
     if len(predictions) > 1 and len(set(predictions)) == 1:
-        return [f"constant: every prediction is {predictions[0]!r}; correlations count as 0"]
+        return [f"constant: every prediction is {predictions[0]!r}{zero}"]
     return []
 
 

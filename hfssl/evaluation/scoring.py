@@ -39,7 +39,7 @@ def score_split(data: SplitData, predictions: Predictions) -> Scores:
     if task.kind == "regression":
         predictions = [float(value) for value in predictions]
     values = {name: _metric(name, data, predictions) for name in task.metrics}
-    return Scores(values, tuple(problems(list(predictions))))
+    return Scores(values, tuple(problems(list(predictions), task.metrics)))
 
 
 def _metric(name: str, data: SplitData, predictions: Predictions) -> float:

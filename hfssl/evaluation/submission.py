@@ -86,7 +86,7 @@ def write_submission(
             synthetic |= test.synthetic
             if not test.is_whole:
                 missing.append(f"{name}: {len(test):,} of {test.count:,} rows")
-            notes += [f"{name}: {problem}" for problem in problems(list(found))]
+            notes += [f"{name}: {problem}" for problem in problems(list(found), task.metrics)]
     if synthetic:
         notes.append("of synthetic data: no server takes it")
     if missing:

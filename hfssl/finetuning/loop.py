@@ -258,7 +258,7 @@ def _flags(record, diverged, keeper: _BestEpoch, others, encoded, logits, head: 
     flags = list(keeper.flags)
     if not flags:  # what is constant on dev is so elsewhere
         for name, data in others.items():
-            flags += [f"{name}: {flag}" for flag in problems(decode(data, logits[name], head.order))]
+            flags += [f"{name}: {flag}" for flag in problems(decode(data, logits[name], head.order), data.task.metrics)]
     flags += [f"{count:,} rows of {name} were truncated" for name, count in record["truncated"].items()]
     if diverged is not None:
         flags.append(f"diverged: the loss was not finite after update {diverged}")

@@ -102,7 +102,10 @@ def test_constant_predictions_are_0_and_said():
     assert metrics.pearson([2.5] * 4, [1.0, 2, 3, 4]) == metrics.spearmanr([2.5] * 4, [1.0, 2, 3, 4]) == 0
     assert metrics.pearson([float("nan"), 1, 2], [1.0, 2, 3]) == 0 and metrics.pearson([1.0], [1.0]) == 0
     assert metrics.f1(["n"] * 3, ["n"] * 3, "p") == 0
-    assert metrics.problems(["a"] * 3) == ["constant: every prediction is 'a'; correlations count as 0"]
+    assert metrics.problems(["a"] * 3, ("accuracy",)) == ["constant: every prediction is 'a'"]
+    assert metrics.problems(["a"] * 3, ("matthews_correlation",)) == [
+        "constant: every prediction is 'a'; correlations count as 0"
+    ]
     assert "1 of 2 predictions are not finite" in metrics.problems([float("inf"), 0.0])[0]
     assert metrics.problems(["a", "b"]) == []
 
