@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -19,6 +20,8 @@ from pathlib import Path
 from hfssl.data import readers
 from hfssl.data.builtin import BUILTIN_FRAMES, BUILTIN_IMAGES, BUILTIN_TEXTS, builtin_texts, hash_fraction
 from hfssl.errors import InputError, nearest, one_line
+
+INSTEAD = "name a local file or folder, or builtin:NAME"
 
 logger = logging.getLogger(__name__)
 
@@ -134,10 +137,13 @@ def resolve(path: str, builtin: dict[str, str]) -> tuple[str, str]:
     return "hub", path
 
 
-def load_hub_dataset(name: str, config: str | None, split: str, streaming: bool = False, **where):
+def load_hub_dataset(
+    name: str, config: str | None, split: str, streaming: bool = False, instead: str = INSTEAD, **where
+):
     """`datasets.load_dataset` with its many errors made one line.
 
     Args:
+        instead: what to do where the Hub cannot be reached.
         where: ``revision`` and ``data_dir``, if not the usual ones.
 
     Raises:
@@ -146,14 +152,44 @@ def load_hub_dataset(name: str, config: str | None, split: str, streaming: bool 
     import datasets
 
     try:
-        return datasets.load_dataset(name, config, split=split, streaming=streaming, **where)
+        with _cache_alone_if_offline():
+            return datasets.load_dataset(name, config, split=split, streaming=streaming, **where)
     except Exception as error:  # huggingface_hub, datasets, httpx and the socket each have errors of their own
-        raise InputError(_hub_message(name, error)) from error
+        raise InputError(_hub_message(name, error, instead)) from error
 
 
-def _hub_message(name: str, error: BaseException) -> str:
+@contextlib.contextmanager
+def _cache_alone_if_offline() -> Iterator[None]:
+    """Where one request finds no way to the Hub, its libraries read their cache alone: they would retry for 30 s."""
+    import datasets
+    import huggingface_hub
+
+    switches = (huggingface_hub.constants, datasets.config)
+    before = [module.HF_HUB_OFFLINE for module in switches]
+    try:
+        if not any(before) and _has_no_way():
+            for module in switches:
+                module.HF_HUB_OFFLINE = True
+        yield
+    finally:
+        for module, value in zip(switches, before, strict=True):
+            module.HF_HUB_OFFLINE = value
+
+
+def _has_no_way() -> bool:
+    """No name server, no route or a refusal; one that is slow to answer is left to the retries."""
+    import huggingface_hub
+
+    try:
+        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=10)
+    except Exception as error:  # of httpx or httpx2, by the version of huggingface_hub
+        return type(error).__name__ == "ConnectError"
+    return False
+
+
+def _hub_message(name: str, error: BaseException, instead: str) -> str:
     if is_unreachable(error):
-        return f"cannot reach the Hub for dataset {name!r} (offline?): name a local file or folder, or builtin:NAME"
+        return f"cannot reach the Hub for dataset {name!r} (offline?): {instead}"
     return f"cannot load the Hub dataset {name!r}: {type(error).__name__}: {one_line(error)[:300]}"
 
 

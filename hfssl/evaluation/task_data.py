@@ -180,11 +180,13 @@ def _from_hub(task: Task, split: str, name: str | None) -> SplitData:
     """By `datasets`, with the class names of the data set itself."""
     labelled = not split.startswith("test") or task.labelled_test
     required, optional = wanted_columns(task, labelled)
+    instead = f"give --data_dir FOLDER or --data_dir {TOYGLUE}"
     if name is None and task.hub_revision:
         # The conversion has a folder for each configuration and no metadata that names them.
-        dataset = load_hub_dataset(task.hub, None, split, data_dir=task.hub_config, revision=task.hub_revision)
+        where = {"data_dir": task.hub_config, "revision": task.hub_revision}
+        dataset = load_hub_dataset(task.hub, None, split, instead=instead, **where)
     else:
-        dataset = load_hub_dataset(name or task.hub, task.hub_config, split)
+        dataset = load_hub_dataset(name or task.hub, task.hub_config, split, instead=instead)
     source = f"{name or task.hub} (Hub, {task.hub_config or 'default'}, {split})"
     for column in required:
         if column not in dataset.column_names:

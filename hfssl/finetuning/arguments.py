@@ -30,7 +30,10 @@ class SuiteArguments:
     )
     tasks: str = field(default="all", metadata={"help": "all, or names with commas: cola,rte."})
     data_dir: str = field(
-        default="hub", metadata={"help": "hub, a folder with the tasks, another Hub id, or builtin:toyglue."}
+        default="hub",
+        metadata={
+            "help": "A folder with the tasks, builtin:toyglue, a Hub id; by default hub: the official data sets."
+        },
     )
     seeds: int | None = field(default=None, metadata={"help": "How many seeds: by default 5 on a GPU, 1 on a CPU."})
     search: bool = field(default=False, metadata={"help": "Try the recipe's published grid on the first seed."})

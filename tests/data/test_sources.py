@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -268,6 +269,20 @@ def test_options_that_make_no_sense(tmp_path):
 def test_a_hub_id_while_offline_is_one_line(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert_refused("nobody/nothing-of-this-name", "cannot reach the Hub", "nobody/nothing-of-this-name", "builtin:NAME")
+
+
+def test_without_a_way_to_the_hub_one_request_is_made(monkeypatch, caplog):
+    import datasets
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("a retry"))
+    with pytest.raises(InputError, match=r"cannot reach the Hub.*: name another"):
+        sources.load_hub_dataset("nobody/nothing-of-this-name", None, "train", instead="name another")
+    assert not caplog.records and not huggingface_hub.constants.HF_HUB_OFFLINE and not datasets.config.HF_HUB_OFFLINE
 
 
 def test_a_stream_that_breaks_off_is_one_line(monkeypatch):
