@@ -186,7 +186,8 @@ def validate_submission(
             print(f"{kind}: {line}")
     if not report.is_valid:
         raise InputError(f"{file} has {len(report.errors)} errors: the server would refuse it or score it wrongly")
-    print(f"{file} is a valid {report.suite} submission")
+    said = ", but of synthetic data: no server takes it" if report.synthetic else ""
+    print(f"{file} is a valid {report.suite} submission{said}")
 
 
 @app.command()

@@ -39,6 +39,7 @@ class Report:
         against: by file, where its indices were checked: the data's folder, or the official count.
         errors: what a server refuses or scores wrongly, each with file and line where there is one.
         warnings: what it takes but you should look at.
+        synthetic: checked against synthetic data, so that no server takes it.
     """
 
     path: str
@@ -47,6 +48,7 @@ class Report:
     against: dict[str, str] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    synthetic: bool = False
 
     @property
     def is_valid(self) -> bool:
@@ -65,9 +67,10 @@ def validate_submission(path: str | Path, data_dir: str | None = None) -> Report
     """
     members, comment = read_archive(path)
     suite = _suite(members, Path(path).name)
-    report = Report(str(path), suite)
+    report = Report(str(path), suite, synthetic=data_dir is not None and data_dir.startswith("builtin:"))
     expected = files_of(suite)
-    _refuse_synthetic(members, comment, suite, data_dir, Path(path).name)
+    if not report.synthetic:
+        _refuse_synthetic(members, comment, suite, Path(path).name)
     _check_names(members, expected, report)
     witnesses = _Witnesses(data_dir)
     for name, (task, split) in expected.items():
@@ -98,10 +101,8 @@ def _suite(members: Iterable[str], name: str) -> str:
     return suite
 
 
-def _refuse_synthetic(members: dict, comment: str, suite: str, data_dir: str | None, name: str) -> None:
+def _refuse_synthetic(members: dict, comment: str, suite: str, name: str) -> None:
     """A toy submission is only good against the toy data: by its comment, or since every file has the toy's length."""
-    if data_dir is not None and data_dir.startswith("builtin:"):
-        return
     lengths = {}
     for file, (task, split) in files_of(suite).items():
         if file in members and task.kind != "answers":

@@ -98,7 +98,8 @@ def _checked(suite: Suite, submission: Submission) -> list[str]:
     report = validate_submission(submission.path, source if source == TOYGLUE or Path(source).is_dir() else None)
     if report.errors:
         raise InputError(f"{submission.path} is not valid: {report.errors[0]}; hfssl validate-submission shows all")
-    return [f"{submission.path.name} is valid: {sum(report.rows.values()):,} predictions", *report.warnings]
+    said = " of synthetic data: no server takes it" if report.synthetic else ""
+    return [f"{submission.path.name} is valid: {sum(report.rows.values()):,} predictions{said}", *report.warnings]
 
 
 def _overlap_notes(overlaps: dict[str, Overlap], corpus: str | None) -> list[str]:

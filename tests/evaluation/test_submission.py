@@ -419,7 +419,11 @@ def test_the_command(toy_zip, tmp_path, capsys, monkeypatch):
 
     path = pack(tmp_path / "s.zip", toy_zip["superglue"])
     code, said = run(path, "--data_dir", TOYGLUE)
-    assert code == 0 and "is a valid superglue submission" in said.out and "ReCoRD.jsonl" in said.out
+    assert (
+        code == 0
+        and "is a valid superglue submission, but of synthetic data: no server takes it" in said.out
+        and "ReCoRD.jsonl" in said.out
+    )
     code, said = run(path)
     assert code == 2 and said.err.startswith("error: s.zip is of synthetic data") and said.err.count("\n") == 1
     broken = {**toy_zip["superglue"], "CB.jsonl": b"{}\n"}
