@@ -35,6 +35,7 @@ FOOTNOTES = {
     "subset": "part of a task's data: not comparable with the whole (which part: in the result file)",
     "cut-short": "training cut short by --max_steps (how far it went: in the result file)",
     "flagged": "constant predictions or another fault of a run: see the result file",
+    "truncated": "texts longer than the model takes were cut: see the result file",
     "synthetic": "synthetic data, made by rules: says nothing about the real tasks",
 }
 METRIC_LABELS = {
@@ -130,7 +131,10 @@ def result_row(result: ModelResult) -> Row:
     footnotes += dict.fromkeys(f"wnli-{task.trick}" for task in tasks if task.trick)
     footnotes += ["subset"] if any(task.part for task in tasks) else []
     footnotes += ["cut-short"] if any(task.cut_short() for task in tasks) else []
-    footnotes += ["flagged"] if result.kind != "baseline" and any(task.flags for task in tasks) else []
+    said = [flag for task in tasks for flag in task.flags] if result.kind != "baseline" else []
+    cut = [flag for flag in said if "truncated" in flag]
+    footnotes += ["flagged"] if len(cut) < len(said) else []
+    footnotes += ["truncated"] if cut else []
     footnotes += ["synthetic"] if result.synthetic else []
     averages = {name: average.value for name, average in result.averages().items() if average.value is not None}
     intervals = {name: task.intervals for name, task in result.tasks.items()}

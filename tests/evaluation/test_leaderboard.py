@@ -96,17 +96,20 @@ def test_own_footnotes():
     result.tasks["rte"].started_from = "mnli"
     result.tasks["wnli"].trick = "majority"
     result.tasks["mnli"].part = "8,999 of 392,702"
-    result.tasks["cola"].flags = ["constant"]
+    result.tasks["cola"].flags = ["constant", "1 rows of test were truncated"]
     result.tasks["qqp"].settings = {"max_steps": 10, "whole_updates": 2000}
     dev, _ = boards([result], ["glue"])
     row = next(row for row in dev.rows if row.own)
-    assert row.footnotes == ("mnli-start", "wnli-majority", "subset", "cut-short", "flagged")
+    assert row.footnotes == ("mnli-start", "wnli-majority", "subset", "cut-short", "flagged", "truncated")
     text = shown(board_table(dev, 220), 220)
     assert all(FOOTNOTES[key] in text for key in row.footnotes)
     text = shown(result_table(result))
     for said in ("RTE: started from mnli", "WNLI: trick: majority", "MNLI: 8,999 of 392,702", "CoLA: constant",
                  "QQP: cut short by --max_steps: 10 of 2,000 updates", "80.0 to 90.0", "official-9: 85.5"):  # fmt: skip
         assert said in text
+    result = a_result()
+    result.tasks["cola"].flags = ["1 rows of test were truncated"]  # which is no fault
+    assert next(row for row in boards([result], ["glue"])[0].rows if row.own).footnotes == ("truncated",)
 
 
 def test_one_seed_has_no_spread():
