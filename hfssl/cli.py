@@ -181,11 +181,12 @@ def validate_submission(
 
     report = validate_submission(file, data_dir)
     Console().print(report_table(report))
-    for kind, lines in (("error", report.errors), ("warning", report.warnings)):
+    for kind, lines in (("warning", report.warnings), ("error", report.errors)):
         for line in lines:
             print(f"{kind}: {line}")
     if not report.is_valid:
-        raise InputError(f"{file} has {len(report.errors)} errors: the server would refuse it or score it wrongly")
+        count = f"{len(report.errors)} error{'s' * (len(report.errors) > 1)}"
+        raise InputError(f"{file} has {count}: the server would refuse it or score it wrongly")
     said = ", but of synthetic data: no server takes it" if report.synthetic else ""
     print(f"{file} is a valid {report.suite} submission{said}")
 

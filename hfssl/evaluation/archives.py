@@ -27,6 +27,8 @@ def read_archive(path: str | Path) -> tuple[Mapping[str, bytes], str]:
             tightly, files that overlap, encrypted files, links, or names that lead elsewhere.
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{str(path)!r} is a folder: name the zip in it")
     if not path.is_file():
         raise InputError(f"no such file: {str(path)!r}")
     size = path.stat().st_size

@@ -77,9 +77,8 @@ def write_submission(
         for split, name in task.files.items():
             test, found = data.get(task.name, {}).get(split), predictions.get(task.name, {}).get(split)
             if test is None or found is None:
-                why = "no test data of" if test is None else "no predictions of"
-                why = why if (task.model_of or task.name) in data else "not among the tasks:"
-                missing.append(f"{name}: {why} {task.title}")
+                why = "no test data" if test is None else "no predictions"
+                missing.append(f"{name}: {why if (task.model_of or task.name) in data else 'not among the tasks'}")
                 continue
             files[name] = render(test, found)
             rows[name] = len(test)

@@ -112,13 +112,15 @@ def _refuse_synthetic(members: dict, comment: str, suite: str, name: str) -> Non
 
 
 def _check_names(members: dict[str, bytes], expected: dict[str, Any], report: Report) -> None:
+    note = members.get(NOTE, b"").decode("utf-8", "replace").splitlines()[1:]
+    whys = {name: why for name, _, why in (line.partition(": ") for line in note) if name not in members}
     for name in members:
         if name in expected:
             continue
         base = name.rsplit("/", 1)[-1]
         if name == NOTE:
-            lines = members[name].decode("utf-8", "replace").splitlines()
-            report.errors.append("incomplete: " + "; ".join(map(printable, lines[1:6])))
+            others = [line for line in note if line.partition(": ")[0] not in expected.keys() & whys.keys()]
+            report.errors.append("incomplete: " + ("; ".join(map(printable, others[:5])) or f"{NOTE} says so"))
         elif base in expected:
             report.errors.append(f"{printable(name)}: lies in a folder; zip the files themselves")
         else:
@@ -127,7 +129,7 @@ def _check_names(members: dict[str, bytes], expected: dict[str, Any], report: Re
             report.errors.append(f"{printable(name)}: no file of {report.suite}{hint}")
     for name in expected:
         if name not in members:
-            report.errors.append(f"{name}: missing")
+            report.errors.append(f"{name}: missing" + (f" ({printable(whys[name])})" if name in whys else ""))
 
 
 def _test_data(task: Task, split: str, data_dir: str | None) -> SplitData | None:

@@ -73,8 +73,11 @@ def _overlaps(corpus: Texts, tasks: dict[str, TaskRuns]) -> dict[str, Overlap]:
 def _said(suite: Suite, result: ModelResult, submission: Submission) -> list[str]:
     lines = [f"Wrote {suite.out / f'{suite.suite}_dev.json'}, {suite.out / REPORT}, {submission.path}"]
     if submission.missing:
-        names = ", ".join(line.partition(":")[0] for line in submission.missing)
-        lines.append(f"the submission is incomplete; its INCOMPLETE.txt says why: {names}")
+        names: dict[str, list[str]] = {}
+        for name, _, why in (line.partition(": ") for line in submission.missing):
+            names.setdefault(why, []).append(name)
+        whys = "; ".join(f"{', '.join(files)}: {why}" for why, files in names.items())
+        lines.append(f"the submission is incomplete (INCOMPLETE.txt): {whys}")
     if left := suite.left_out():
         lines.append(
             f"{suite.out} also holds {', '.join(left)}, which is not in this result: add it to --tasks for one row"

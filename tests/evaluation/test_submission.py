@@ -161,11 +161,12 @@ def test_a_part_is_written_as_incomplete_and_says_what_is_missing(tmp_path):
     result = write_submission("glue", data, predictions, tmp_path)
     assert result.path.name == INCOMPLETE and not result.is_complete and not (tmp_path / COMPLETE).exists()
     assert result.missing == (
-        "QQP.tsv: not among the tasks: QQP", "MNLI-mm.tsv: no predictions of MNLI", "RTE.tsv: 10 of 100 rows",
+        "QQP.tsv: not among the tasks", "MNLI-mm.tsv: no predictions", "RTE.tsv: 10 of 100 rows",
     )  # fmt: skip
     report = validate_submission(result.path, TOYGLUE)
-    assert any(error.startswith("incomplete: QQP.tsv: not among the tasks") for error in report.errors)
-    assert {"QQP.tsv: missing", "MNLI-mm.tsv: missing"} < set(report.errors)
+    whys = {"QQP.tsv: missing (not among the tasks)", "MNLI-mm.tsv: missing (no predictions)"}
+    assert {"incomplete: RTE.tsv: 10 of 100 rows", *whys} < set(report.errors)
+    assert sum("QQP" in error for error in report.errors) == 1
     assert any(
         error.startswith("RTE.tsv: 90 of 100 rows are missing: index 10, 11, 12, ...") for error in report.errors
     )
@@ -429,3 +430,11 @@ def test_the_command(toy_zip, tmp_path, capsys, monkeypatch):
     broken = {**toy_zip["superglue"], "CB.jsonl": b"{}\n"}
     code, said = run(pack(tmp_path / "b.zip", broken), "--data-dir", TOYGLUE)
     assert code == 2 and "error: CB.jsonl:1: {} is not" in said.out and "has 2 errors" in said.err
+    constant = b"".join(b'{"idx": %d, "label": "true"}\n' % row for row in range(100))
+    few = {**toy_zip["superglue"], "BoolQ.jsonl": constant, "CB.jsonl": b""}
+    code, said = run(pack(tmp_path / "f.zip", few), "--data-dir", TOYGLUE)
+    assert (
+        said.out.index("warning: BoolQ.jsonl: constant") < said.out.index("error: CB.jsonl") and "1 error:" in said.err
+    )
+    code, said = run(tmp_path)
+    assert said.err == f"error: {str(tmp_path)!r} is a folder: name the zip in it\n"

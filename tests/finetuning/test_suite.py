@@ -361,7 +361,10 @@ def test_the_zip_that_is_written_is_checked(go, tmp_path, monkeypatch, caplog):
     real = command.validate_submission
     monkeypatch.setattr(command, "validate_submission", lambda *given: checked.append(given) or real(*given))
     go("glue", "all", max_steps=1)
-    assert checked == [(tmp_path / "out" / "submission.zip", TOY)] and "1,060 predictions of synthetic data: no server takes it" in caplog.text
+    assert (
+        checked == [(tmp_path / "out" / "submission.zip", TOY)]
+        and "1,060 predictions of synthetic data: no server takes it" in caplog.text
+    )
     broken = SimpleNamespace(errors=["CoLA.tsv:3: the index 'x' is no row number"])
     monkeypatch.setattr(command, "validate_submission", lambda *given: broken)
     with pytest.raises(InputError, match=r"is not valid: CoLA.tsv:3"):
