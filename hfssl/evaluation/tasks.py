@@ -6,6 +6,7 @@ T5's glue_utils.py, checked against the data; file names and label strings from 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -178,7 +179,7 @@ def suite_tasks(suite: str) -> dict[str, Task]:
 
 
 def select_tasks(suite: str, names: str = "all") -> list[Task]:
-    """The tasks that ``--tasks cola,mrpc`` or ``all`` names, in the board's order.
+    """The tasks that ``--tasks cola,STS-B`` or ``all`` names, in the board's order.
 
     Raises:
         InputError: a name that is not in the suite, or none at all.
@@ -186,13 +187,20 @@ def select_tasks(suite: str, names: str = "all") -> list[Task]:
     known = suite_tasks(suite)
     if names.strip() == "all":
         return list(known.values())
-    wanted = [name.strip().lower() for name in names.split(",") if name.strip()]
-    for name in wanted:
-        if name not in known:
-            raise InputError(f"no task {name!r} in {suite}: {', '.join(known)}{nearest(name, known)}")
+    wanted = {_bare(name): name.strip().lower() for name in names.split(",") if name.strip()}
+    for bare, name in wanted.items():
+        if bare not in known:
+            others = [other for other in SUITES if bare in suite_tasks(other)]
+            hint = f"; it is one of {others[0]}: hfssl {others[0]}" if others else nearest(name, known)
+            raise InputError(f"no task {name!r} in {suite}: {', '.join(known)}{hint}")
     if not wanted:
         raise InputError(f"--tasks names no task; {suite} has {', '.join(known)}")
     return [task for name, task in known.items() if name in wanted]
+
+
+def _bare(name: str) -> str:
+    """A task's name or title as its name: ``STS-B`` is ``stsb``."""
+    return re.sub(r"[\s_-]", "", name.lower())
 
 
 def label_order(task: Task, id2label: Mapping[int, str]) -> tuple[str, ...]:
