@@ -162,7 +162,7 @@ CASES = {
         GLUE, "--model builtin-demo --tasks rte --data_dir {in}/glue", "RTE train has 1 rows, expected 2,490"
     ),
     "an unknown label": (
-        GLUE, "--model builtin-demo --tasks cb --data_dir {in}/glue", "no task 'cb' in glue: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, ax; it is one of superglue: hfssl superglue"
+        GLUE, "--model builtin-demo --tasks cb --data_dir {in}/glue", "it is one of superglue: hfssl superglue"
     ),
     "a label that is none": (
         GLUE, "--model builtin-demo --tasks mrpc --data_dir {in}/glue", "train.tsv:2: '2' is no label of MRPC"

@@ -24,7 +24,7 @@ from hfssl.data.tables import Table
 from hfssl.data.toyglue import TOYGLUE, toy_counts, toy_table
 from hfssl.errors import InputError, nearest
 from hfssl.evaluation.layouts import find_split, folder_files, read_split, wanted_columns
-from hfssl.evaluation.tasks import Task
+from hfssl.evaluation.tasks import SUITES, Task, suite_tasks
 
 COPA_ASKS = ("cause", "effect")
 Span = tuple[int, int]  # of characters, the end exclusive
@@ -137,18 +137,35 @@ def load_split(task: Task, split: str, source: str = "hub", required: bool = Tru
     if found is None:
         if not required:
             return None
-        raise InputError(_missing(task, split, folder, list(files)))
+        raise InputError(_missing(task, split, folder, files))
     data = to_split(read_split(found, task, split), task, split, str(folder))
     return _counted(data, found.part)
 
 
-def _missing(task: Task, split: str, folder: Path, files: list[str]) -> str:
+def _missing(task: Task, split: str, folder: Path, files: dict[str, Path]) -> str:
     own = [name for name in files if re.match(rf"({task.name}|{re.escape(task.title.lower())})[-/._]", name)]
-    there = ", ".join(own or files) or "nothing"
-    hint = ""
+    there = own or [*files]
+    more = f" and {len(there) - 6:,} more" if len(there) > 6 else ""
+    hint = "" if own else _elsewhere(task, split, folder, files)
     if task.name == "mrpc" and own:
         hint = "; download_glue_data.py writes no MRPC dev.tsv when its dev_ids.tsv cannot be fetched"
-    return f"no {split} split of {task.title} in {str(folder)!r}; found {there[:400]}{hint}"
+    found = ", ".join(there[:6]) or "nothing"
+    return f"no {split} split of {task.title} in {str(folder)!r}; found {found}{more}{hint}"
+
+
+def _elsewhere(task: Task, split: str, folder: Path, files: dict[str, Path]) -> str:
+    """Whether the split lies in a folder further down, or the data is the other suite's, as the end of a message."""
+    inside = {parent for path in files.values() for parent in path.relative_to(folder).parents[:-1]}
+    for parent in sorted(inside, key=lambda parent: (parent.name.lower() != task.suite, parent)):
+        start = parent.as_posix().lower() + "/"
+        below = {name.removeprefix(start): path for name, path in files.items() if name.startswith(start)}
+        if find_split(below, task, split):
+            return f"; it lies in {str(folder / parent)!r}: name that folder"
+    for suite in SUITES:
+        others = [other for name, other in suite_tasks(suite).items() if "train" in other.counts and name != "rte"]
+        if suite != task.suite and any(find_split(files, other, "train") for other in others):
+            return f"; this is the data of {suite}: hfssl {suite}"
+    return ""
 
 
 def _counted(data: SplitData, part: str) -> SplitData:

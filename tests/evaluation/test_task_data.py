@@ -229,10 +229,22 @@ def test_a_missing_or_swapped_file_is_said(tmp_path):
         load_split(TASKS["glue/stsb"], "train", str(tmp_path))
     with pytest.raises(InputError, match=r"no train split of CoLA in .*; found mrpc/train.tsv, sts-b/train.tsv"):
         load_split(TASKS["glue/cola"], "train", str(tmp_path))
+    with pytest.raises(
+        InputError, match=r"found mrpc/train.tsv, sts-b/train.tsv; this is the data of glue: hfssl glue"
+    ):
+        load_split(TASKS["superglue/cb"], "train", str(tmp_path))
+    for number in range(5):
+        (tmp_path / f"{number}.txt").write_text("x")
+    with pytest.raises(InputError, match=r"found 0.txt, .*, mrpc/train.tsv and 1 more$"):
+        load_split(TASKS["glue/cola"], "train", str(tmp_path))
     with pytest.raises(InputError, match="no such folder"):
         load_split(TASKS["glue/cola"], "train", str(tmp_path / "no"))
     with pytest.raises(InputError, match="no split 'dev'"):
         load_split(TASKS["glue/cola"], "dev", str(tmp_path))
+    (tmp_path / "all" / "Glue" / "CoLA").mkdir(parents=True)
+    (tmp_path / "all" / "Glue" / "CoLA" / "train.tsv").touch()
+    with pytest.raises(InputError, match=rf"it lies in '{tmp_path}/all/Glue': name that folder"):
+        load_split(TASKS["glue/cola"], "train", str(tmp_path))
     assert "test" not in load_task(small(TASKS["glue/sst2"]), TOYGLUE, ["train"])
 
 
