@@ -34,8 +34,8 @@ class Table:
         return len(next(iter(self.columns.values()), []))
 
     def place(self, row: int) -> str:
-        """Where a row is, for a message: ``path:line`` or ``row N of path``."""
-        return f"{self.path}:{self.lines[row]}" if self.lines else f"row {row} of {self.path}"
+        """Where a row is, for a message: ``path:line`` or ``row N (from 0) of path``."""
+        return f"{self.path}:{self.lines[row]}" if self.lines else f"row {row} (from 0) of {self.path}"
 
 
 def read_tsv(

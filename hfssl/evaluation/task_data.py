@@ -139,7 +139,7 @@ def load_split(task: Task, split: str, source: str = "hub", required: bool = Tru
             return None
         raise InputError(_missing(task, split, folder, files))
     data = to_split(read_split(found, task, split), task, split, str(folder))
-    return _counted(data, found.part)
+    return _counted(data, found.part, found.paths[0].name)
 
 
 def _missing(task: Task, split: str, folder: Path, files: dict[str, Path]) -> str:
@@ -168,7 +168,7 @@ def _elsewhere(task: Task, split: str, folder: Path, files: dict[str, Path]) -> 
     return ""
 
 
-def _counted(data: SplitData, part: str) -> SplitData:
+def _counted(data: SplitData, part: str, file: str = "") -> SplitData:
     """Refuses another number of rows than the official one, except in a file whose name says that it is a part."""
     if part:
         return dataclasses.replace(data, part=part)
@@ -176,7 +176,7 @@ def _counted(data: SplitData, part: str) -> SplitData:
         hint = {("qnli", 5732): " (this is QNLI v1)"}.get((data.task.name, len(data)), "")
         raise InputError(
             f"{data.task.title} {data.split} has {len(data):,} rows, expected {data.count:,}{hint}: {data.source}; "
-            f"a part of it must say so in its file's name, such as {data.task.name}-{data.split}_subset.parquet"
+            f"a part of it must say so in its file's name, such as {_part_name(data, file)}"
         )
     whole = range(data.count)
     if data.split.startswith("test") and data.task.kind not in ("answers", "entities") and set(data.idx) != {*whole}:
@@ -184,6 +184,14 @@ def _counted(data: SplitData, part: str) -> SplitData:
         raise InputError(f"{data.source}: the idx of {data.task.title} {data.split} are not 0 to {data.count - 1}: "
                          f"{', '.join(map(repr, strange[:3]))}; the server goes by them")  # fmt: skip
     return data
+
+
+def _part_name(data: SplitData, file: str) -> str:
+    """What the file would be called as a part; of shards, and of the Hub's, what a parquet file would be called."""
+    stem, dot, suffix = file.partition(".")
+    return (
+        f"{data.task.name}-{data.split}_subset.parquet" if suffix in ("", "parquet") else f"{stem}_subset{dot}{suffix}"
+    )
 
 
 def _toy(task: Task, split: str, source: str) -> SplitData:

@@ -146,7 +146,7 @@ def test_a_folder_has_parts(tmp_path):
 
 def test_cells_that_are_no_text(tmp_path):
     path = table(tmp_path / "n.parquet", source=[1], target=["a"])
-    with pytest.raises(InputError, match=r"row 0 of .*n\.parquet: column 'source' is int, not text"):
+    with pytest.raises(InputError, match=r"row 0 \(from 0\) of .*n\.parquet: column 'source' is int, not text"):
         read_pairs(path)
     path = tmp_path / "n.csv"
     path.write_text("head,relation,tail,weight\na,IsA,b,\nc,IsA,d,much\n")
