@@ -200,8 +200,10 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"no such file or folder: {str(path)!r}") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
         raise InputError(f"cannot read {path}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no JSON file: {error}") from error
 
 
 def _made(kind: type, values: Any, place: str):

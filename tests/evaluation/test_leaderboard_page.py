@@ -315,7 +315,7 @@ def test_places_that_cannot_be_read_or_written(tmp_path, monkeypatch):
         with pytest.raises(InputError, match=message):
             write_site(places, tmp_path / site)
     (tmp_path / "cut.json").write_text('{"format": ')
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="is no JSON file"):
         write_site([tmp_path / "cut.json"], tmp_path / "site")
 
     def full(*_):
