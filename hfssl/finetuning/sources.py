@@ -86,7 +86,7 @@ def open_source(name: str, trust_remote_code: bool = False, made: Path | None = 
         raise InputError(f"{name!r} is no model that from_pretrained takes: {_first_line(error)}") from None
     tokenizer = load_tokenizer(path)
     if len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers makes an empty one where there is no file
-        raise InputError(f"{name!r} has no tokenizer beside its weights; save one there with save_pretrained")
+        raise InputError(f"{name!r} has no tokenizer; save one there, beside the weights, with save_pretrained")
     encoder_config = config.encoder if isinstance(config, SpanConfig) else config
     positions, takes_types = _look_at(encoder_config, name, trust_remote_code)
     limit = min(positions, tokenizer.model_max_length)

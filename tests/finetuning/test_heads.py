@@ -201,7 +201,7 @@ def test_what_is_no_model_for_text_is_one_line(tmp_path, bert_folder, bert_token
         open_source(str(tmp_path / "small"))
     no_tokenizer = tmp_path / "no_tokenizer"
     AutoConfig.from_pretrained(bert_folder).save_pretrained(no_tokenizer)
-    with pytest.raises(InputError, match="has no tokenizer beside its weights"):
+    with pytest.raises(InputError, match="has no tokenizer; save one there"):
         open_source(str(no_tokenizer))
 
 
