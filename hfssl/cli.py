@@ -39,6 +39,7 @@ def main() -> None:
         if isinstance(error, InputError):
             message = one_line(error)
         elif type(error).__name__ == "Abort":  # typer's word for Ctrl-C
+            sys.stderr.write("stopped\n")
             raise SystemExit(130) from None
         elif hasattr(error, "format_message"):  # click's and typer's own usage errors
             message = error.format_message()

@@ -56,8 +56,8 @@ def log_to_stderr() -> None:
 def exits_on_bad_input(main: Callable) -> Callable:
     """Decorates a program's ``main``: an `InputError` becomes one line on standard error and exit code 2.
 
-    Ctrl-C becomes one line and 130. Of several processes only the first prints, since all read the same input; once
-    they train, each has its own part of the data, and each says what it met there.
+    Ctrl-C becomes one line, its own if it has one, and 130. Of several processes only the first prints, since all read
+    the same input; once they train, each has its own part of the data, and each says what it met there.
     """
 
     @functools.wraps(main)
@@ -72,9 +72,10 @@ def exits_on_bad_input(main: Callable) -> Callable:
             elif getattr(error, "own", False):
                 sys.stderr.write(f"error: process {rank}: {one_line(error)}\n")
             raise SystemExit(2) from None
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             if os.environ.get("RANK", "0") == "0":
-                sys.stderr.write("stopped; the same command begins again, with what is already built\n")
+                next_time = str(stop) or "the same command begins again, with what is already built"
+                sys.stderr.write(f"stopped; {next_time}\n")
             raise SystemExit(130) from None
 
     return wrapper

@@ -34,7 +34,10 @@ def run_suite(name: str, args: SuiteArguments, loop: LoopArguments) -> ModelResu
         corpus = load_texts(TextArguments(args.contamination, eval_fraction=0.0))
     logger.info("Reading the data and %s", args.model)
     suite = Suite(name, args, loop)
-    runs = suite.run()
+    try:
+        runs = suite.run()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the same command goes on with the jobs that are not done") from None
     tasks = collect(suite, runs)
     overlaps = None if corpus is None else _overlaps(corpus, tasks)
     result = make_result(suite, tasks)

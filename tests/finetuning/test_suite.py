@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from hfssl.config import parse_config
-from hfssl.errors import InputError
+from hfssl.errors import InputError, exits_on_bad_input
 from hfssl.evaluation.leaderboard import result_row
 from hfssl.evaluation.results import read_result
 from hfssl.evaluation.submission_check import validate_submission
@@ -353,6 +353,17 @@ def test_another_set_of_tasks_gives_a_builtin_another_vocabulary(tmp_path, bert_
         return Suite("glue", args, LoopArguments()).source.tokenizer.get_vocab()
 
     assert "film" not in words("cola") and "film" in words("cola,sst2") and "film" not in words("cola")
+
+
+def test_a_suite_that_is_stopped_says_how_it_goes_on(go, monkeypatch, capsys):
+    def stop(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Suite, "run", stop)
+    with pytest.raises(SystemExit) as left:
+        exits_on_bad_input(go)("glue", "rte", max_steps=1)
+    assert left.value.code == 130
+    assert capsys.readouterr().err == "stopped; the same command goes on with the jobs that are not done\n"
 
 
 def test_the_zip_that_is_written_is_checked(go, tmp_path, monkeypatch, caplog):
