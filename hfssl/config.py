@@ -181,6 +181,8 @@ def _parser(dataclass_types: Sequence[type]) -> HfArgumentParser:
     )
 
     def refuse(message: str):
+        if message == "the following arguments are required: --model":
+            message = "no model: hfssl VERB MODEL, or --model MODEL"
         raise InputError(message)
 
     parser.error = refuse

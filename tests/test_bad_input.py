@@ -161,6 +161,7 @@ CASES = {
     "a wrong number of rows": (
         GLUE, "--model builtin-demo --tasks rte --data_dir {in}/glue", "its file's name, such as train_subset.tsv"
     ),
+    "no model for GLUE": (GLUE, "--tasks rte", "no model: hfssl VERB MODEL, or --model MODEL"),
     "an unknown label": (
         GLUE, "--model builtin-demo --tasks cb --data_dir {in}/glue", "it is one of superglue: hfssl superglue"
     ),

@@ -38,7 +38,8 @@ class SuiteArguments:
     seeds: int | None = field(default=None, metadata={"help": "How many seeds: by default 5 on a GPU, 1 on a CPU."})
     search: bool = field(default=False, metadata={"help": "Try the recipe's published grid on the first seed."})
     mnli_start: bool = field(
-        default=True, metadata={"help": "RTE, MRPC, STS-B and CB start from the MNLI model where there is one."}
+        default=True,
+        metadata={"help": "Whether RTE, MRPC, STS-B and CB start from the MNLI model, where there is one."},
     )
     mnli_model: str | None = field(
         default=None, metadata={"help": "A saved MNLI task folder to start those tasks from (for SuperGLUE)."}
@@ -81,7 +82,7 @@ class LoopArguments:
     new_head: bool = field(
         default=False, metadata={"help": "Put a new head where the checkpoint's own does not fit the task."}
     )
-    selection: str = field(default="best", metadata={"help": "Report the best epoch on dev, or the last one."})
+    selection: str = field(default="best", metadata={"help": "The epoch that is reported: best (on dev) or last."})
     precision: str = field(default="auto", metadata={"help": "bf16, fp32, or auto: bf16 on a GPU that has it."})
     torch_compile: bool = field(default=False, metadata={"help": "Compile the model, for batches of few shapes (GPU)."})
     torch_compile_mode: str = field(
