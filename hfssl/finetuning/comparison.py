@@ -33,6 +33,8 @@ def compare_folders(
         InputError: no result, no task in common, or other dev rows in one than in the other.
     """
     folders = (Path(first), Path(second))
+    if folders[0].resolve() == folders[1].resolve():
+        raise InputError(f"{first} and {second} are one folder; hfssl compare takes two")
     results = [_only_result(folder) for folder in folders]
     if results[0].suite != results[1].suite:
         raise InputError(f"{first} is {results[0].suite}, {second} is {results[1].suite}")
@@ -56,15 +58,25 @@ def compare_folders(
     for title, (task, _, *runs) in tasks.items():
         counts = [len(each[task.scored_splits[0]]) for each in runs]
         if counts[0] != counts[1]:
-            said[f"{title}: the first {min(counts)} of {counts[0]} and {counts[1]} seeds"] = None
+            have = f"{first} has {counts[0]}, {second} has {counts[1]}"
+            said[f"{title}: by the first {min(counts)} of the seeds, since {have}"] = None
         starts = [result.tasks[task.name].started_from or "the model itself" for result in results]
         if starts[0] != starts[1]:
             said[f"{title}: started from {starts[0]} and from {starts[1]}"] = None
+        if differ := _differences(*(result.tasks[task.name].settings for result in results)):
+            said[f"{title}: other settings: {differ}"] = None
     return names, compare(tasks, permutations), list(said)
 
 
 def _notes(splits: dict[str, SplitData]) -> list[str]:
     return [data.note for data in splits.values() if data.note]
+
+
+def _differences(one: dict[str, Any], other: dict[str, Any]) -> str:
+    """What the two were fine-tuned with where it is not the same."""
+    own = {"data_dir", "jobs", "trial", "head", "last_epoch_score"}  # of a run, or no setting of the training
+    keys = [key for key in one if key in other and key not in own and one[key] != other[key]]
+    return ", ".join(f"{key} {one[key]} and {other[key]}" for key in keys)
 
 
 def _only_result(folder: Path) -> ModelResult:

@@ -14,7 +14,7 @@ from hfssl.evaluation.task_data import load_split, load_task
 from hfssl.evaluation.tasks import TASKS
 from hfssl.finetuning import outcome
 from hfssl.finetuning.arguments import LoopArguments, SuiteArguments
-from hfssl.finetuning.comparison import compare_folders, comparison_table
+from hfssl.finetuning.comparison import _differences, compare_folders, comparison_table
 from hfssl.finetuning.loop import confidence, decode
 from hfssl.finetuning.outcome import TaskRuns, collect, make_result, write_outcome
 from hfssl.finetuning.report import row_errors, write_report
@@ -92,13 +92,20 @@ def test_compare_finds_what_was_planted_and_says_what_it_cannot_tell(made):
     console.print(comparison_table(("good", "bad"), found, notes))
     shown = console.export_text()
     assert "good is better" in shown and "Holm" in shown and "CoLA: synthetic" in shown
-    assert "CoLA: the first 2 of 2 and 3 seeds" in shown and "good minus bad" in shown
+    assert "CoLA: by the first 2 of the seeds, since" in shown and "good minus bad" in shown
+
+
+def test_compare_says_which_settings_differ():
+    one, other = {"updates": 7, "epochs": 3, "jobs": ["a"]}, {"updates": 9, "epochs": 3, "jobs": ["b"]}
+    assert _differences(one, other) == "updates 7 and 9" and _differences(one, one) == ""
 
 
 def test_compare_refuses_what_does_not_compare(made, tmp_path):
     good = made["good"][0]
     with pytest.raises(InputError, match="no such folder"):
         compare_folders(good, tmp_path / "nowhere")
+    with pytest.raises(InputError, match="are one folder"):
+        compare_folders(good, f"{good}/.")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no result in"):
         compare_folders(good, tmp_path / "empty")
