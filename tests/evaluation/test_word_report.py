@@ -21,7 +21,7 @@ from hfssl.evaluation.word_report import (
     words_tables,
 )
 from hfssl.evaluation.words import nearest_words, read_pairs, score_pairs
-from tests.evaluation.test_words import families, questions
+from tests.evaluation.test_word_scores import families, questions
 
 
 @pytest.fixture
