@@ -5,7 +5,7 @@
 
 A GPT-2 of 4 layers and 256 dimensions with random weights and no end token, so that every reply has all its tokens.
 The single calls draw one reply each and score it as the batch does; generate scores none. The batch reads the prompt
-once. Goal: at least 4 times as fast as the single calls. Expected: 5 to 7 times on 2 cores; a minute.
+once. Goal: at least 4 times as fast as the single calls. Expected: 5 to 6 times on 2 cores; half a minute.
 """
 
 from dataclasses import dataclass, field
