@@ -7,7 +7,7 @@ By default classic-books and nltk-prose from ../shared/data, 14.5 million words,
 of `benchmarking_words.Setting`. Speed: each arm is a process of its own, in turns, the median of three; "words/s" is of
 the training alone, "seconds" from token lists to a .vec file. Goals: CBOW 3 times gensim's words/s and 2.5 times from
 end to end, n-grams twice FastText's. Quality: each arm at the learning rate that was best with the first seed, mean and
-deviation over the seeds; the same command goes on where it was stopped. Hours for all of it on two cores.
+deviation over the seeds; the same command goes on where it was stopped.
 """
 
 import json

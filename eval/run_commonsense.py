@@ -8,8 +8,7 @@ the one whose relations it knows is taken (ConceptNet-100k, Event2Mind, ATOMIC).
 perplexity of the objects' tokens; BLEU-2 over all beams, each pair's mean, then the relations' mean, without pairs of
 whose references more than a third are "none"; which tuples and objects are not in the training set. With false
 statements (ConceptNet) also whether log p tells them, at the threshold that is best on validation. Beside them the
-answers of the nearest training head by TF-IDF. Intervals: 95 %, bootstrap over heads. Minutes on one CPU core.
-Expected: see eval/README.md.
+answers of the nearest training head by TF-IDF. Intervals: 95 %, bootstrap over heads.
 """
 
 from rich.console import Console

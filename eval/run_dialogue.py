@@ -8,7 +8,7 @@ hits@1/20: how often people's reply is likelier, by log p a token, than 19 repli
 Replies are greedy, sampled (T = 1), and by Meena's sample-and-rank (Adiwardana et al. 2020: of N at T = .88 the
 likeliest a token); distinct-n is of Li et al. 2016; generic replies are listed in hfssl/evaluation/dialogue.py. The
 sheet hides who replied: raters fill in copies of it, 1 or 0; most of them decide, and what is not sensible is not
-specific. Agreement: pairs of raters, Krippendorff's alpha. Intervals: 95 %, bootstrap. A minute or two on one core.
+specific. Agreement: pairs of raters, Krippendorff's alpha. Intervals: 95 %, bootstrap.
 """
 
 from rich.console import Console

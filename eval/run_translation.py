@@ -5,8 +5,7 @@
 
 The model is one that recipes/pretrain_conditional.py made with `task: translation`, or an encoder-decoder. BLEU is of
 plain text, tokenised by sacrebleu as the signature says (Post 2018), also in lower case, as Multi30k's is often given;
-the interval is of 95 %, by bootstrap over sentences (Koehn 2004). Beside it the source itself, untranslated. Expected:
-see eval/README.md. A thousand sentences take a minute on one CPU core.
+the interval is of 95 %, by bootstrap over sentences (Koehn 2004). Beside it the source itself, untranslated.
 """
 
 from dataclasses import asdict, dataclass, field

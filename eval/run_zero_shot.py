@@ -6,7 +6,7 @@
 Radford et al. 2019, section 3.1: the corpora are made plain text (hfssl/evaluation/zero_shot.py has the rules) and the
 log-probability is divided by their own words, line ends counted. Windows overlap: each token but the first ones sees at
 least context - stride tokens. The protocol is printed with the figures, since each part of it moves them. The anchor is
-a model that knows how frequent each token of this text is. Expected: see eval/README.md. Minutes on one CPU core.
+a model that knows how frequent each token of this text is.
 """
 
 import dataclasses
