@@ -14,12 +14,12 @@ from rich.console import Console
 
 from hfssl.config import parse_config
 from hfssl.errors import exits_on_bad_input
-from hfssl.evaluation.word_report import RESULTS, WordArguments, evaluate_words, words_tables
+from hfssl.evaluation.word_report import RESULTS, WordReportArguments, evaluate_words, words_tables
 
 
 @exits_on_bad_input
 def main(argv=None):
-    (args,) = parse_config(WordArguments, argv=argv)
+    (args,) = parse_config(WordReportArguments, argv=argv)
     result = evaluate_words(args)
     console = Console()
     console.print(words_tables(result, f"Word vectors of {args.model}"))

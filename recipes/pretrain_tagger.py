@@ -15,7 +15,13 @@ from transformers import set_seed
 
 from hfssl.config import build_model, parse_config
 from hfssl.data.sources import TextArguments, load_texts
-from hfssl.data.words import WordArguments, WordWindows, collate_words, sentences_of, word_tokenizer
+from hfssl.data.word_windows import (
+    VocabularyArguments,
+    WordWindows,
+    collate_words,
+    frequent_word_tokenizer,
+    sentences_of,
+)
 from hfssl.errors import exits_on_bad_input
 from hfssl.models import TaggerConfig, TaggerForPreTraining
 from hfssl.training import PretrainingArguments, PretrainingTrainer, run
@@ -27,7 +33,7 @@ logger = logging.getLogger("hfssl.pretrain_tagger")
 def main(argv=None):
     config, text, words, args = parse_config(
         TextArguments,
-        WordArguments,
+        VocabularyArguments,
         PretrainingArguments,
         model=TaggerConfig,
         fixed={"vocab_size": "--min_count"},
@@ -35,7 +41,7 @@ def main(argv=None):
     )
     parts = {split: load_texts(text, split) for split in ("train", "eval")}
     sentences = {split: sentences_of(texts) for split, texts in parts.items()}
-    tokenizer = word_tokenizer(sentences["train"], words.min_count)
+    tokenizer = frequent_word_tokenizer(sentences["train"], words.min_count)
     config.vocab_size = len(tokenizer)
     windows = {
         split: WordWindows(sentences[split], tokenizer, config.window, texts.source, texts.fingerprint())

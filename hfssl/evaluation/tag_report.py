@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import torch
 
-from hfssl.data.words import WordWindows, collate_words, read_tagged
+from hfssl.data.word_windows import WordWindows, collate_words, read_tagged
 from hfssl.errors import InputError, one_line
 from hfssl.evaluation.clustering import clustering_scores
 from hfssl.evaluation.code_report import check_file

@@ -28,7 +28,7 @@ MAPPED = 150  # words on a map, where no neighbours are asked for
 
 
 @dataclass
-class WordArguments:
+class WordReportArguments:
     """Whose vectors, and what they are asked."""
 
     model: str = field(
@@ -102,7 +102,7 @@ class WordResult:
     vectors: WordVectors
 
 
-def evaluate_words(args: WordArguments) -> WordResult:
+def evaluate_words(args: WordReportArguments) -> WordResult:
     """Asks the vectors, and random ones, and writes what `args` says.
 
     Raises:
@@ -130,7 +130,7 @@ def evaluate_words(args: WordArguments) -> WordResult:
 
 
 def _rows(
-    vectors: WordVectors, name: str, args: WordArguments, sections: Sequence[Section], pairs: Sequence[Pairs]
+    vectors: WordVectors, name: str, args: WordReportArguments, sections: Sequence[Section], pairs: Sequence[Pairs]
 ) -> list[WordRow]:
     rows = []
     if sections:
@@ -163,7 +163,7 @@ def _similarity_row(name: str, test: str, found: Similarity, seed: int) -> WordR
     )
 
 
-def _protocol(args: WordArguments, vectors: WordVectors) -> str:
+def _protocol(args: WordReportArguments, vectors: WordVectors) -> str:
     said = f"{len(vectors):,} words of width {vectors.width}."
     case = "Case counts." if args.match_case else "Case does not count; of words equal without it the first one does."
     unknown = (
@@ -188,7 +188,7 @@ def _fingerprint(content) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
-def _record(args: WordArguments, result: WordResult) -> dict:
+def _record(args: WordReportArguments, result: WordResult) -> dict:
     digest = hashlib.sha256("\n".join(result.vectors.words).encode())
     digest.update(result.vectors.vectors.tobytes())
     rows = [asdict(row) for row in result.rows]

@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from hfssl.data.words import WordWindows, base_tag, collate_words, read_tagged, sentences_of, word_tokenizer
+from hfssl.data.word_windows import (
+    WordWindows,
+    base_tag,
+    collate_words,
+    frequent_word_tokenizer,
+    read_tagged,
+    sentences_of,
+)
 from hfssl.errors import InputError
 
 TEXT = ["the cat sat\n\nthe dog\n", "é cat"]
@@ -16,7 +23,7 @@ def sentences():
 
 def test_windows_end_with_their_sentence(sentences):
     assert sentences == [["the", "cat", "sat"], ["the", "dog"], ["é", "cat"]]
-    tokenizer = word_tokenizer(sentences, min_count=2)
+    tokenizer = frequent_word_tokenizer(sentences, min_count=2)
     assert tokenizer.get_vocab() == {"<pad>": 0, "<unk>": 1, "cat": 2, "the": 3}
     windows = WordWindows(sentences, tokenizer, 2)
     assert len(windows) == 7
@@ -33,24 +40,24 @@ def test_windows_end_with_their_sentence(sentences):
 
 
 def test_each_kind_of_word_once(sentences):
-    windows = WordWindows(sentences, word_tokenizer(sentences), 1)
+    windows = WordWindows(sentences, frequent_word_tokenizer(sentences), 1)
     first, back = windows.kinds()
     words = [word for sentence in sentences for word in sentence]
     assert [words[i] for i in first[back]] == words and len(first) == 5
 
 
 def test_the_tokenizer_reads_its_own_words(sentences, tmp_path):
-    tokenizer = word_tokenizer(sentences)
+    tokenizer = frequent_word_tokenizer(sentences)
     assert tokenizer("the cat flew")["input_ids"] == [3, 2, 1]
     tokenizer.save_pretrained(tmp_path)
     assert type(tokenizer).from_pretrained(tmp_path).get_vocab() == tokenizer.get_vocab()
 
 
 def test_a_long_word_is_cut_and_no_words_are_refused(sentences):
-    windows = WordWindows([["a" * 90]], word_tokenizer(sentences), 1)
+    windows = WordWindows([["a" * 90]], frequent_word_tokenizer(sentences), 1)
     assert torch.equal(windows[0]["characters"], torch.full((32,), 98))
     with pytest.raises(InputError, match="nothing has no words"):
-        WordWindows([], word_tokenizer(sentences), 1, "nothing")
+        WordWindows([], frequent_word_tokenizer(sentences), 1, "nothing")
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ _TITLES = re.compile(r"^fw-|(-(tl|hl|nc))+$")  # the Brown corpus' marks of fore
 
 
 @dataclass
-class WordArguments:
+class VocabularyArguments:
     """Which words have an embedding of their own."""
 
     min_count: int = field(
@@ -47,7 +47,7 @@ def sentences_of(documents: Iterable[str]) -> list[list[str]]:
     return [words for text in documents for line in text.splitlines() if (words := line.split())]
 
 
-def word_tokenizer(sentences: Iterable[Sequence[str]], min_count: int = 1) -> PreTrainedTokenizerFast:
+def frequent_word_tokenizer(sentences: Iterable[Sequence[str]], min_count: int = 1) -> PreTrainedTokenizerFast:
     """Numbers words by frequency, from 2 on; 0 is padding and 1 any word that comes less than `min_count` times."""
     counts = Counter(word for words in sentences for word in words)
     kept = sorted((word for word, count in counts.items() if count >= min_count), key=lambda w: (-counts[w], w))
@@ -62,7 +62,7 @@ class WordWindows(Dataset):
 
     Args:
         sentences: the words of each; beyond its ends the neighbours are padding.
-        tokenizer: numbers the words, see `word_tokenizer`.
+        tokenizer: numbers the words, see `frequent_word_tokenizer`.
         window: neighbours on each side.
         source, fingerprint: of the text.
     """
