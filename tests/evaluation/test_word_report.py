@@ -14,7 +14,7 @@ from hfssl.evaluation.leaderboard_page import find_tables, write_site
 from hfssl.evaluation.vector_files import write_vectors
 from hfssl.evaluation.word_report import (
     RANDOM,
-    WordArguments,
+    WordReportArguments,
     evaluate_words,
     principal_components,
     word_map,
@@ -40,7 +40,7 @@ def asked(tmp_path):
 
 def arguments(folder, **more):
     given = {"analogies": str(folder / "q.txt"), "similarity": [str(folder / "pairs")]}
-    return WordArguments(**{"model": str(folder / "vectors.vec")} | given | more)
+    return WordReportArguments(**{"model": str(folder / "vectors.vec")} | given | more)
 
 
 def test_the_command_prints_and_writes_what_it_found(asked, run_command, hfssl_command):
