@@ -6,7 +6,8 @@
 The model is one that recipes/pretrain_tagger.py saved; the text is CoNLL-U, or word/tag as the Brown corpus is written,
 whose tags are cut to their first part (hfssl/data/word_windows.py). Each word has the code that the model finds
 likeliest. As in the literature the text may be that which the codes were learned on, whose tags the model never saw.
-Beside them the most frequent words as codes, a random init, and one code for all. Expected: see eval/README.md. A minute for Brown.
+Beside them the most frequent words as codes, a random init, and one code for all. Expected: see
+eval/README.md. A minute for Brown.
 """
 
 from rich.console import Console
