@@ -37,7 +37,7 @@ def main(argv=None):
         given = args.given.get("model", {})
         model = pretrained_model(pairs.init_from, config, given, data.tokenizer, pairs.max_length)
     else:
-        fit_vocabulary(config, data.tokenizer, pairs.max_length)
+        fit_vocabulary(config, data.tokenizer, pairs.max_length, "max_length")
         model = build_model(language_model, config)
     trainer = PretrainingTrainer(
         model=model,

@@ -127,13 +127,17 @@ def cache_folder() -> Path:
     return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "hfssl"
 
 
-def fit_vocabulary(config, tokenizer, block_size: int) -> None:
-    """Writes a tokenizer's size and special tokens into a model config; checks that a block fits its positions."""
+def fit_vocabulary(config, tokenizer, length: int, flag: str = "block_size") -> None:
+    """Writes a tokenizer's size and special tokens into a model config; checks that a row fits its positions.
+
+    Args:
+        length: tokens of a row. flag: what sets it, for the message.
+    """
     positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    if positions is not None and block_size > positions:
+    if positions is not None and length > positions:
         raise InputError(
-            f"block_size {block_size} is over the model's {positions} positions; "
-            "give a smaller --block_size or more positions in the model"
+            f"{flag} {length} is over the model's {positions} positions; "
+            f"give a smaller --{flag} or more positions in the model"
         )
     config.vocab_size = len(tokenizer)
     config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id

@@ -56,9 +56,11 @@ def translate(
         prompts = [tokenizer(sources[number])["input_ids"] for number in given]
     else:
         prompts = [layout.prompt_ids(tokenizer, {"source": sources[number], **fields}) for number in given]
+    tags = {} if layout is None else layout.tags
+    kept = int(any(layout.source.startswith(f"{{{name}}}") for name in tags))  # the language stands before the text
     for place, number in enumerate(given):
         try:
-            prompts[place] = fit_prompt(model, prompts[place], truncate_left, max_new_tokens)
+            prompts[place] = fit_prompt(model, prompts[place], truncate_left, max_new_tokens, kept)
         except InputError as error:
             raise InputError(f"text {number + 1}: {error}") from None
     found = decode(model, tokenizer, prompts, how, batch_size=batch_size, scored=False)

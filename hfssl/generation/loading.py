@@ -64,8 +64,8 @@ def encode_prompt(model, tokenizer, prompt: str, truncate_left: bool = False, ro
     return fit_prompt(model, ids, truncate_left, room)
 
 
-def fit_prompt(model, ids: list[int], truncate_left: bool = False, room: int = 1) -> list[int]:
-    """As `encode_prompt`, for a prompt that is tokens already."""
+def fit_prompt(model, ids: list[int], truncate_left: bool = False, room: int = 1, kept: int = 0) -> list[int]:
+    """As `encode_prompt`, for a prompt that is tokens already; of one that is too long the first `kept` stay, too."""
     if not ids:
         raise InputError("the prompt is empty")
     positions = count_positions(model)
@@ -81,7 +81,7 @@ def fit_prompt(model, ids: list[int], truncate_left: bool = False, room: int = 1
             "--truncate_left"
         )
     keep = most if model.config.is_encoder_decoder else max(positions - room, (positions + 1) // 2)
-    return ids[-min(keep, most) :]
+    return ids[:kept] + ids[kept - min(keep, most) :]
 
 
 def load_layout(name: str, tasks: tuple[str, ...], needed: bool = False) -> Layout | None:

@@ -16,7 +16,7 @@ from hfssl.training.checkpoint import weights_digest
 
 
 def pretrained_model(
-    name: str, config: PreTrainedConfig, given: dict[str, Any], tokenizer, block_size: int
+    name: str, config: PreTrainedConfig, given: dict[str, Any], tokenizer, max_length: int
 ) -> PreTrainedModel:
     """A saved causal language model in its training class, as large as a tokenizer.
 
@@ -24,7 +24,7 @@ def pretrained_model(
         name: its folder or Hub id; special tokens that it lacks get embeddings drawn from the distribution of the rest.
         config, given: the recipe's model, and which of its fields were given. They must be those of the saved model, so
             that both arms of a comparison are of one size; dropout alone is the recipe's.
-        block_size: tokens that must fit its positions.
+        max_length: tokens that must fit its positions.
 
     Raises:
         InputError: it is no causal language model that trains here, another one than is given, or too short.
@@ -45,6 +45,6 @@ def pretrained_model(
     model = type(saved)(settings)
     model.load_state_dict(saved.state_dict())
     model.resize_token_embeddings(len(tokenizer))
-    fit_vocabulary(model.config, tokenizer, block_size)
+    fit_vocabulary(model.config, tokenizer, max_length, "max_length")
     model.begun_from = f"{Path(name).name}, weights {weights_digest(saved)[:16]}"  # it makes the run another one
     return model

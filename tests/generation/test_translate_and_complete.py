@@ -110,6 +110,10 @@ def test_a_source_over_the_positions_is_named(tokenizer):
         with pytest.raises(InputError, match=r"text 3: the prompt has \d+ tokens, the model has 40 positions; shorten"):
             translate(model, tokenizer, layout, ["the cat", "", long])
         assert len(translate(model, tokenizer, layout, [long], truncate_left=True, max_new_tokens=4)) == 1
+    languages = ("de", "fr")  # the tag stands before what is cut off
+    how = {"truncate_left": True, "max_new_tokens": 4}
+    one, other = (translate(make_model(), tokenizer, SEVERAL, [long], language=name, **how) for name in languages)
+    assert one != other
 
 
 @pytest.fixture

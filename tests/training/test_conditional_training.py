@@ -170,7 +170,7 @@ def test_it_goes_on_from_another_model(saved, tmp_path, caplog):
     for more, message in (
         (["--model.n_embd", "32"], "model.n_embd is 32 here and 64 in"),
         (["--model", "x"], "unknown argument '--model'"),
-        (["--max_length", "512"], "block_size 512 is over the model's 128 positions"),
+        (["--max_length", "512"], "max_length 512 is over the model's 128 positions"),
         (["--init_from", "recipes/nowhere"], "no such tokenizer folder: recipes/nowhere"),
     ):
         with pytest.raises(InputError, match=message):
