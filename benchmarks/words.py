@@ -4,10 +4,10 @@
     python benchmarks/words.py --mode quality --seeds 3
 
 By default classic-books and nltk-prose from ../shared/data, 14.5 million words, 5 epochs, 2 threads, and the settings
-of `benchmarking_words.Setting`. Speed: each arm is a process of its own, in turns, the median of three; "words/s" is of
-the training alone, "seconds" from token lists to a .vec file. Goals: CBOW 3 times gensim's words/s and 2.5 times from
-end to end, n-grams twice FastText's. Quality: each arm at the learning rate that was best with the first seed, mean and
-deviation over the seeds; the same command goes on where it was stopped.
+of `benchmarking_words.Setting`. Speed: each arm is a process of its own, in turns, the median of three, compiled before
+the clock starts; "words/s" is of training alone, "seconds" from token lists to a .vec file. Goals: CBOW 3 times
+gensim's words/s and 2.5 times end to end, n-grams twice FastText's. Quality: each arm at the rate that answers the most
+analogies with the first seed, and what lies between it and gensim's CBOW; a stopped command goes on.
 """
 
 import json
@@ -71,9 +71,9 @@ def main(argv=None):
         runs = run_arms({arm: [__file__, *flags, arm] for duel in DUELS.values() for arm in duel}, args.repeats)
         rows = []
         for what, duel in DUELS.items():
-            rows += compare({arm: runs[arm] for arm in duel}, list(next(iter(runs.values()))[0]), f"{what}: ")
-            show(rows[-5:], what)
-        write_json(out / "speed.json", rows, **setting, texts=args.texts)
+            rows.append(compare({arm: runs[arm] for arm in duel}, list(runs[duel[0]][0]), f"{what}: "))
+            show(rows[-1], what)
+        write_json(out / "speed.json", [row for found in rows for row in found], **setting, texts=args.texts)
 
 
 if __name__ == "__main__":

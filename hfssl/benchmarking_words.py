@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.stats
 
 from hfssl.benchmarking import peak_rss, print_table
 from hfssl.data.word_corpus import build_word_corpus, train_pieces
@@ -35,7 +36,8 @@ OURS: dict[str, dict[str, Any]] = {
     "hfssl + BPE pieces": {"subwords": "bpe", "subword_vocab_size": 8192, "subword_average": "words"},
     "hfssl skip-gram": {"architecture": "skipgram"},
 }
-GENSIM = {"gensim CBOW": ("Word2Vec", 0), "gensim skip-gram": ("Word2Vec", 1), "gensim FastText CBOW": ("FastText", 0)}
+PEER = "gensim CBOW"
+GENSIM = {PEER: ("Word2Vec", 0), "gensim skip-gram": ("Word2Vec", 1), "gensim FastText CBOW": ("FastText", 0)}
 # The learning rates that are tried: the exact gradient's best is higher, skip-gram's lower.
 RATES = {arm: (0.1, 0.2, 0.3) if "exact" in arm else (0.025, 0.05, 0.1) for arm in ["gensim CBOW", *OURS]}
 RATES |= dict.fromkeys(("gensim skip-gram", "hfssl skip-gram", "gensim FastText CBOW"), (0.025, 0.05))
@@ -160,15 +162,21 @@ def _held() -> int:
 
 def measure_quality(
     arm: str, sentences: Sequence[Sequence[str]], setting: Setting, analogies: str, similarity: str
-) -> dict[str, float]:
-    """One run's scores, in %: all analogies among the 30,000 most frequent words, and Spearman on `PAIRS`."""
+) -> dict[str, Any]:
+    """One run's scores, in %: all analogies among the 30,000 most frequent words, and Spearman on `PAIRS`.
+
+    Returns:
+        The scores by name, "words/s", and under "known" of each score how many questions or pairs it is of.
+    """
     found = train_arm(arm, sentences, setting)
     sections = read_analogies(analogies)
-    scores = {"analogies": 100 * totals(sections, solve_analogies(found.vectors, sections, RESTRICT))[-1].accuracy}
+    answers = totals(sections, solve_analogies(found.vectors, sections, RESTRICT))[-1]
+    scores, known = {"analogies": 100 * answers.accuracy}, {"analogies": answers.known}
     for pairs in find_pairs([similarity]):
         if any(name in pairs.name for name in PAIRS):
-            scores[pairs.name] = 100 * score_pairs(found.vectors, pairs).spearman
-    return scores | {"words/s": found.words * setting.epochs / found.training}
+            similarity_found = score_pairs(found.vectors, pairs)
+            scores[pairs.name], known[pairs.name] = 100 * similarity_found.spearman, similarity_found.known
+    return scores | {"words/s": found.words * setting.epochs / found.training, "known": known}
 
 
 def compare_quality(
@@ -187,7 +195,7 @@ def compare_quality(
         analogies, similarity: the files, as of `measure_quality`.
     """
 
-    def execute(name: str, job: tuple[str, float, int]) -> dict[str, float]:
+    def execute(name: str, job: tuple[str, float, int]) -> dict[str, Any]:
         arm, rate, seed = job
         return measure_quality(arm, sentences, Setting(rate=rate, seed=seed, **shared), analogies, similarity)
 
@@ -198,10 +206,26 @@ def compare_quality(
     lines = [
         [row["arm"], f"{row['rate']:g}"]
         + [f"{statistics.mean(row['scores'][name]):,.1f} ± {row['spread'][name]:,.1f}" for name in names]
+        + [_said(row["less"].get(name)) for name in names[:-1]]
         for row in rows
     ]
-    print_table(["", "rate", *names], lines, f"Word vectors, %: mean ± standard deviation over {seeds} seeds")
+    of = ", ".join(f"{count:,} of {name}" for name, count in rows[0]["known"].items())
+    print_table(
+        ["", "rate", *names, *(f"{name} less {PEER}" for name in names[:-1])],
+        lines,
+        f"Word vectors, %: mean ± standard deviation over {seeds} seeds; {rows[0]['arm']} knows {of}",
+    )
     return rows
+
+
+def _said(less: Sequence[float] | None) -> str:
+    return "" if less is None else f"{less[0]:+.1f} ({less[1]:+.1f} to {less[2]:+.1f})"
+
+
+def difference(first: Sequence[float], second: Sequence[float]) -> list[float]:
+    """The difference of two means of independent seeds and its 95 % interval, by Welch's t (Welch 1947)."""
+    found = scipy.stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
+    return [statistics.mean(first) - statistics.mean(second), float(found.low), float(found.high)]
 
 
 def quality_jobs(rates: Mapping[str, Sequence[float]], seeds: int, done: Mapping[str, dict]) -> dict[str, tuple]:
@@ -228,12 +252,21 @@ def best_rate(arm: str, rates: Sequence[float], done: Mapping[str, dict]) -> flo
 
 
 def quality_rows(rates: Mapping[str, Sequence[float]], seeds: int, done: Mapping[str, dict]) -> list[dict[str, Any]]:
-    """For each arm its best rate, and for each score the mean and the standard deviation over the seeds."""
-    rows = []
+    """For each arm its best rate, and each score of the seeds.
+
+    Returns:
+        Rows {"arm", "rate", "known", "scores": {name: a value a seed}, "spread": {name: standard deviation}, "less":
+        {name: `difference` to `PEER`}, empty where there is one seed or the peer is not among the arms}.
+    """
+    rows: list[dict[str, Any]] = []
     for arm in rates:
         best = best_rate(arm, rates[arm], done)
         runs = [done[f"{arm}, {best:g}, seed {seed}"] for seed in range(1, seeds + 1)]
-        scores = {name: [run[name] for run in runs] for name in runs[0]}
+        scores = {name: [run[name] for run in runs] for name in runs[0] if name != "known"}
         spread = {name: statistics.stdev(values) if seeds > 1 else 0.0 for name, values in scores.items()}
-        rows.append({"arm": arm, "rate": best, "scores": scores, "spread": spread})
+        rows.append({"arm": arm, "rate": best, "known": runs[0]["known"], "scores": scores, "spread": spread})
+    peer = next((row["scores"] for row in rows if row["arm"] == PEER), None)
+    for row in rows:
+        compared = seeds > 1 and peer is not None and row["arm"] != PEER
+        row["less"] = {n: difference(values, peer[n]) for n, values in row["scores"].items()} if compared else {}
     return rows

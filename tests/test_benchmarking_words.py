@@ -3,6 +3,7 @@
 import gensim.models
 import numpy as np
 import pytest
+import scipy.stats
 
 from hfssl.benchmarking_words import (
     GENSIM,
@@ -42,17 +43,23 @@ def test_every_arm_is_run_at_its_rates_and_then_at_its_best_with_all_seeds():
     jobs = quality_jobs(rates, 2, {})
     assert list(jobs.values()) == [("gensim CBOW", 0.1, 1), ("gensim CBOW", 0.2, 1), ("hfssl CBOW", 0.3, 1)]
     scores = (5.0, 7.0, 2.0)
-    done = {name: {"analogies": score, "MEN": 2 * score} for name, score in zip(jobs, scores, strict=True)}
+    known = {"known": {"analogies": 12, "MEN": 5}}
+    done = {name: {"analogies": score, "MEN": 2 * score} | known for name, score in zip(jobs, scores, strict=True)}
     assert best_rate("gensim CBOW", (0.1, 0.2), done) == 0.2
     more = quality_jobs(rates, 2, done)
     assert {name: more[name] for name in more if name not in jobs} == {
         "gensim CBOW, 0.2, seed 2": ("gensim CBOW", 0.2, 2),
         "hfssl CBOW, 0.3, seed 2": ("hfssl CBOW", 0.3, 2),
     }
-    done |= {"gensim CBOW, 0.2, seed 2": {"analogies": 9.0, "MEN": 14.0}, "hfssl CBOW, 0.3, seed 2": done[[*jobs][2]]}
-    row, _ = quality_rows(rates, 2, done)
-    assert row["rate"] == 0.2 and row["scores"] == {"analogies": [7.0, 9.0], "MEN": [14.0, 14.0]}
-    assert row["spread"] == {"analogies": pytest.approx(2**0.5), "MEN": 0.0}
+    done["gensim CBOW, 0.2, seed 2"] = {"analogies": 9.0, "MEN": 16.0} | known
+    done["hfssl CBOW, 0.3, seed 2"] = {"analogies": 3.0, "MEN": 8.5} | known
+    row, ours = quality_rows(rates, 2, done)
+    assert row["rate"] == 0.2 and row["scores"] == {"analogies": [7.0, 9.0], "MEN": [14.0, 16.0]}
+    assert row["spread"] == {"analogies": pytest.approx(2**0.5), "MEN": pytest.approx(2**0.5)}
+    assert row["known"] == {"analogies": 12, "MEN": 5} and not row["less"]
+    # Of (2, 3) and (7, 9) by hand: variances 0.5 and 2, standard error sqrt(1.25), 25 / 17 degrees of freedom.
+    half = scipy.stats.t.ppf(0.975, 25 / 17) * 1.25**0.5
+    assert ours["less"]["analogies"] == pytest.approx([-5.5, -5.5 - half, -5.5 + half])
 
 
 def test_what_is_no_arm_or_mode():
