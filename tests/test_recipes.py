@@ -317,14 +317,12 @@ def test_smoke_conditional(tmp_path, task, paper, prompt):
 def test_two_processes_equal_one_on_the_same_global_batch(run_command, accelerate_command, tmp_path):
     """The documented form. `--cpu --num_processes 2` silently starts one process, so the world size is asserted."""
     common = [
-        "recipes/pretrain_gpt.py", "--config", "recipes/smoke/gpt.yaml", "--use_cpu", "--max_steps", "6",
-        "--logging_steps", "1", "--save_strategy", "no", "--model.resid_pdrop", "0.0", "--model.embd_pdrop", "0.0",
-        "--model.attn_pdrop", "0.0",
+        "--config", str(ROOT / "recipes/smoke/gpt.yaml"), "--use_cpu", "--max_steps", "6", "--logging_steps", "1",
+        "--save_strategy", "no", "--model.resid_pdrop", "0.0", "--model.embd_pdrop", "0.0", "--model.attn_pdrop", "0.0",
     ]  # fmt: skip
-    alone = [*common, "--per_device_train_batch_size", "8", "--output_dir", tmp_path / "one"]
-    both = [*common, "--per_device_train_batch_size", "4", "--output_dir", tmp_path / "two"]
-    done = run_command(accelerate_command, "launch", "--num_processes", "1", *alone)
-    assert done.returncode == 0, done.stderr[-3000:]
+    main = runpy.run_path(str(recipes()["gpt"]))["main"]
+    main([*common, "--per_device_train_batch_size", "8", "--output_dir", str(tmp_path / "one")])
+    both = ["recipes/pretrain_gpt.py", *common, "--per_device_train_batch_size", "4", "--output_dir", tmp_path / "two"]
     flags = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--main_process_port", "0"]
     done = run_command(accelerate_command, "launch", *flags, *both, env={"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-3000:]

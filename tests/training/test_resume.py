@@ -56,7 +56,12 @@ def assert_stopped_twice_equals_whole(kind, folder, stops, signalled=True, **set
         assert_equal_runs(folder / "whole", folder / "parts")
 
 
-CASES = list(itertools.product(["gpt", "bert"], [0.0, 0.1], [0, 2], [1, 4]))
+FACTORS = (["gpt", "bert"], [0.0, 0.1], [0, 2], [1, 4])
+# Half of the combinations, in which any three factors are crossed in full; the other half is slow.
+CASES = [
+    pytest.param(*case, marks=[pytest.mark.slow] if sum(map(list.index, FACTORS, case)) % 2 else [])
+    for case in itertools.product(*FACTORS)
+]
 
 
 @pytest.mark.parametrize(("kind", "dropout", "workers", "accumulation"), CASES)
