@@ -132,14 +132,15 @@ def objectives_figure(rows: Sequence[Mapping[str, Any]], protocols: Sequence[str
 
 def objectives_table(rows: Sequence[Mapping[str, Any]]):
     """A rich table of the rows."""
+    from rich.box import SIMPLE
     from rich.table import Table
 
     protocols = [name for name in protocols_of(rows) if "a class" not in name]  # the CSV has those, too
-    table = Table(title="Frozen features, % right: mean over seeds and 95 % interval", title_justify="left")
+    table = Table(title="Frozen features, % right: mean over seeds ± half of its 95 % interval", box=SIMPLE, padding=0)
     for name in ("arm", "seeds", *protocols, "seconds", "MB"):  # of training; the CSV has the probe's, too
-        table.add_column(name, justify="left" if name == "arm" else "right")
+        table.add_column(name, justify="left" if name == "arm" else "right", overflow="fold")
     for row in rows:
-        cells = [f"{row[name][0]:.1f} ({row[name][1]:.1f}–{row[name][2]:.1f})" for name in protocols]
+        cells = [f"{row[name][0]:.1f} ± {row[name][2] - row[name][0]:.1f}" for name in protocols]
         cost = [f"{row[name]:.0f}" if name in row else "" for name in COSTS[:2]]
         table.add_row(row["arm"], str(row["seeds"]), *cells, *cost)
     return table
@@ -147,13 +148,15 @@ def objectives_table(rows: Sequence[Mapping[str, Any]]):
 
 def painting_table(rows: Sequence[Mapping[str, Any]]):
     """A rich table of what colorization and inpainting paint, beside their baselines."""
+    from rich.box import SIMPLE
     from rich.table import Table
 
-    table = Table(title="Painted test images: mean over seeds and standard deviation", title_justify="left")
-    painting, names = [row for row in rows if "painting" in row], paintings_of(rows)
-    for name in ("arm", *names):
-        table.add_column(name.replace("_", " "), justify="left" if name == "arm" else "right")
-    for row in painting:
-        cells = [row["painting"].get(name) for name in names]
-        table.add_row(row["arm"], *(f"{cell[0]:.3g} ± {cell[1]:.2g}" if cell else "" for cell in cells))
+    table = Table(title="Painted test images: mean over seeds and standard deviation", box=SIMPLE, padding=0)
+    painting = [row for row in rows if "painting" in row]
+    for name in ("", *(row["arm"] for row in painting)):
+        table.add_column(name, justify="right" if name else "left", overflow="fold")
+    for name in paintings_of(rows):
+        cells = [row["painting"].get(name) for row in painting]
+        said = (f"{cell[0]:.3g} ± {cell[1]:.1g}" if cell else "" for cell in cells)
+        table.add_row(name.replace("_", " "), *said)
     return table
