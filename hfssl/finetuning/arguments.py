@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from hfssl.errors import InputError, nearest
 from hfssl.evaluation.results import TRICKS
 from hfssl.finetuning.recipes import find_recipe
+from hfssl.finetuning.strategies import STRATEGIES, Strategy, parse_strategy
 
 SELECTIONS, PRECISIONS, SAVED = ("best", "last"), ("auto", "bf16", "fp32"), ("best", "all", "none")
 WNLI = ("trained", *TRICKS)
@@ -69,6 +70,10 @@ class SuiteArguments:
 class LoopArguments:
     """How a model is fine-tuned. What is not given is the recipe's, task by task (hfssl/finetuning/recipes.py)."""
 
+    strategy: str = field(default="plain", metadata={"help": f"{', '.join(STRATEGIES)}; several with +: hire+smart."})
+    strategy_options: list[str] = field(
+        default_factory=list, metadata={"help": "Of the strategy: weight=3, or smart.weight=3 of several."}
+    )
     recipe: str = field(default="auto", metadata={"help": "auto, roberta, bert or scratch."})
     epochs: float | None = field(default=None, metadata={"help": "Passes over the training data."})
     max_steps: int = field(default=-1, metadata={"help": "Updates, instead of epochs; -1: by epochs."})
@@ -98,6 +103,7 @@ class LoopArguments:
 
     def __post_init__(self):
         find_recipe(self.recipe, "")  # refuses a name that is none
+        self._check_strategy()
         _one_of("selection", self.selection, SELECTIONS)
         _one_of("precision", self.precision, PRECISIONS)
         for name in ("epochs", "batch_size", "learning_rate", "gradient_accumulation_steps", "pad_to_multiple_of"):
@@ -118,6 +124,20 @@ class LoopArguments:
                 f"{self.batch_size}"
             )
 
+    def _check_strategy(self) -> None:
+        strategy = self.make_strategy()
+        if strategy.recipe and self.recipe not in ("auto", strategy.recipe):
+            raise InputError(f"--strategy {self.strategy} is the recipe {strategy.recipe}: leave --recipe out")
+        self.recipe = strategy.recipe or self.recipe
+        if strategy.perturbs and self.torch_compile:
+            raise InputError(
+                f"--torch_compile does not go with --strategy {self.strategy}, which hooks into the embeddings"
+            )
+
+    def make_strategy(self) -> Strategy:
+        """The strategy with its options, for one run."""
+        return parse_strategy(self.strategy, self.strategy_options)
+
     @property
     def changes(self) -> dict[str, float | None]:
         """What was given of a recipe's settings. A head on a frozen encoder learns at `FROZEN_RATE` unless told."""
@@ -134,8 +154,10 @@ def as_command(suite: str, args: SuiteArguments, loop: LoopArguments) -> str:
     for given in (args, loop):
         for item in fields(given):
             value = getattr(given, item.name)
-            if item.name != "model" and value != item.default:
-                words += [f"--{item.name}", str(value).lower() if isinstance(value, bool) else str(value)]
+            if item.name == "model" or value == item.default or value == []:
+                continue
+            values = value if isinstance(value, list) else [str(value).lower() if isinstance(value, bool) else value]
+            words += [f"--{item.name}", *map(str, values)]
     return shlex.join(words)
 
 

@@ -12,7 +12,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, PreTrain
 from hfssl.errors import InputError
 from hfssl.evaluation.tasks import Task, label_order
 from hfssl.finetuning.builtin_models import quiet_transformers
-from hfssl.finetuning.sources import Source
+from hfssl.finetuning.sources import WRAPPERS, MakeModel, Source
 from hfssl.models import SpanConfig, SpanForSequenceClassification
 
 SPANS = ("words", "coreference")
@@ -32,11 +32,12 @@ class Head:
     kept: bool
 
 
-def choose_head(source: Source, task: Task, new_head: bool = False) -> Head:
+def choose_head(source: Source, task: Task, new_head: bool = False, make: MakeModel | None = None) -> Head:
     """The checkpoint's own head where it has one of this task, else a new one.
 
     Args:
         new_head: put a new one also where the checkpoint's does not fit.
+        make: what makes the model of an encoder, in any case with a new head.
 
     Raises:
         InputError: the checkpoint has a head of another label count, of other names, or of another kind.
@@ -44,7 +45,7 @@ def choose_head(source: Source, task: Task, new_head: bool = False) -> Head:
     if task.kind in SPANS and getattr(source.encoder_config, "is_encoder_decoder", False):
         raise InputError(f"{source.name} is an encoder with a decoder, of which {task.title} has no head")
     new = Head(task.labels if task.kind not in SCORES else ("score",), False)
-    if not source.architecture.endswith("ForSequenceClassification"):
+    if make is not None or not source.architecture.endswith("ForSequenceClassification"):
         return new
     try:
         return Head(_own_order(source, task), True)
@@ -66,10 +67,15 @@ def _own_order(source: Source, task: Task) -> tuple[str, ...]:
     return label_order(task, source.config.id2label)
 
 
-def load_model(source: Source, task: Task, head: Head, seed: int, freeze_encoder: bool = False) -> PreTrainedModel:
+def load_model(
+    source: Source, task: Task, head: Head, seed: int, freeze_encoder: bool = False, make: MakeModel | None = None
+) -> PreTrainedModel:
     """The model with its head, float32, new weights drawn by the seed.
 
     With a frozen encoder, what the checkpoint holds of it does not learn; a pooler that it lacks does.
+
+    Args:
+        make: makes the model of an encoder; by default transformers' classifier, or of span tasks ours.
 
     Raises:
         InputError: the weights cannot be read.
@@ -78,15 +84,17 @@ def load_model(source: Source, task: Task, head: Head, seed: int, freeze_encoder
     set_seed(seed)
     try:
         with quiet_transformers():
-            if task.kind in SPANS and not head.kept:
-                model, missing = _span_model(source, names)
+            if make is None and task.kind in SPANS and not head.kept:
+                make = _span_model(source)
+            if make is not None:
+                model, missing = _made_model(source, names, make)
             else:
                 model, missing = _sequence_model(source, task, names)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"cannot load {source.name}: {str(error).splitlines()[0]}") from error
     if not head.kept:
         _draw_head(model, seed)
-    encoder_config = model.config.encoder if isinstance(model.config, SpanConfig) else model.config
+    encoder_config = model.config.encoder if isinstance(model.config, WRAPPERS) else model.config
     encoder_config.pad_token_id = source.tokenizer.pad_token_id  # by which left-to-right heads find the last token
     if freeze_encoder:
         prefix = f"{model.base_model_prefix}."
@@ -105,14 +113,21 @@ def _sequence_model(source: Source, task: Task, names: dict) -> tuple[PreTrained
     return model, set(report["missing_keys"])
 
 
-def _span_model(source: Source, names: dict) -> tuple[PreTrainedModel, set[str]]:
+def _made_model(source: Source, names: dict, make: MakeModel) -> tuple[PreTrainedModel, set[str]]:
     encoder, report = AutoModel.from_pretrained(
         source.path, output_loading_info=True, dtype=torch.float32, use_safetensors=True,
         trust_remote_code=source.trust_remote_code,
     )  # fmt: skip
-    state = "first" if source.tokenizer.cls_token is not None else "last"
-    model = SpanForSequenceClassification(SpanConfig(encoder=encoder.config, sentence_state=state, **names), encoder)
+    model = make(encoder, names)
     return model, {f"{model.base_model_prefix}.{name}" for name in report["missing_keys"]}
+
+
+def _span_model(source: Source) -> MakeModel:
+    def make(encoder: PreTrainedModel, names: dict) -> PreTrainedModel:
+        config = SpanConfig(encoder=encoder.config, sentence_state=source.sentence_state, **names)
+        return SpanForSequenceClassification(config, encoder)
+
+    return make
 
 
 def _draw_head(model: PreTrainedModel, seed: int) -> None:

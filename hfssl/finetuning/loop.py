@@ -98,13 +98,16 @@ def fine_tune(
         InputError: a training split without anything to learn from.
     """
     began = time.perf_counter()
-    model = load_model(source, task, head, seed, args.freeze_encoder)
+    strategy = args.make_strategy().for_task(task)
+    model = load_model(source, task, head, seed, args.freeze_encoder, strategy.head(source, task))
     train, items = _trainable(splits["train"], encoder)
     loader = _loader(train, items, make_targets(splits["train"], head.order), source, task, settings, args, seed)
     training = training_arguments(settings, args, seed, scratch)
     dev = {split: encoder.encode(splits[split]) for split in task.dev_splits}
     keeper = _BestEpoch(task, splits, dev, head, source.tokenizer.pad_token_id, args.selection, label)
-    trainer = TaskTrainer(model, training, loader, args.freeze_encoder, lambda epoch: keeper.see(trainer, epoch), label)
+    trainer = TaskTrainer(
+        model, training, loader, args.freeze_encoder, lambda epoch: keeper.see(trainer, epoch), label, strategy, task
+    )
     trainer.train()
     keeper.restore(model)
     others = {split: data for split, data in splits.items() if split in task.test_splits}
@@ -125,7 +128,9 @@ def fine_tune(
         "trained_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
         "device": _device_name(training.device),
     }  # fmt: skip
-    record["flags"] = _flags(record, trainer.diverged, keeper, others, encoded, logits, head)
+    if not strategy.is_plain:
+        record |= {"strategy": strategy.name, "strategy_options": strategy.options}
+    record["flags"] = _flags(record, trainer.diverged, keeper, others, encoded, logits, head) + strategy.flags()
     return FineTuned(model.cpu(), logits, record)
 
 

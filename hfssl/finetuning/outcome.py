@@ -152,6 +152,7 @@ def _task_result(suite: Suite, one: TaskRuns) -> TaskResult:
             settings |= {"max_steps": suite.loop.max_steps, "whole_updates": whole_updates(job.settings, rows)}
         settings |= {"selection": record["selection"], "head": record["head"], "trial": job.trial}
         settings |= {"jobs": [job.name for job, _ in one.runs], "frozen_encoder": suite.loop.freeze_encoder}
+        settings |= {key: record[key] for key in ("strategy", "strategy_options") if key in record}
         if suite.args.search:
             settings |= {"trials": _trials(suite.trials[job.task.name])}
         settings |= {"last_epoch_score": statistics.median(100 * record["last_score"] for _, record in one.runs)}
@@ -227,6 +228,10 @@ def _protocol(suite: Suite) -> str:
         f"{suite.seeds} seed{'s' * several} (head, dropout, order of the data); test predictions are those of the seed "
         f"that is best on dev; intervals are the 95 % bootstrap over items{' and seeds' * several}.",
     ]  # fmt: skip
+    strategy = loop.make_strategy()
+    if not strategy.is_plain:
+        papers = ", ".join(part.source for part in strategy.parts if part.source)
+        parts.append(f"The strategy is {strategy.name} ({papers}) with the `strategy_options` in `settings`.")
     if loop.max_steps > 0:
         parts.append(f"The updates are those of --max_steps {loop.max_steps}, not the epochs of the settings.")
     if suite.args.search:

@@ -68,6 +68,9 @@ def make_job(
         "data": {name: split.fingerprint() for name, split in sorted(splits.items())},
         "loop": {name: getattr(loop, name) for name in _DECIDES},
     }  # fmt: skip
+    strategy = loop.make_strategy().for_task(task)
+    if not strategy.is_plain:
+        decides["strategy"] = strategy.options
     digest = hashlib.blake2b(json.dumps(decides, sort_keys=True).encode(), digest_size=4).hexdigest()
     shown = f"-trial{trial}" if trial else ""
     train = splits["train"]

@@ -19,8 +19,8 @@ from hfssl.finetuning.outcome import TaskRuns
 BINS, ERRORS, SHOWN = 4, 8, 400  # lengths, worst errors of a split, characters of a text
 
 SETTINGS = (
-    "data_dir", "recipe", "learning_rate", "batch_size", "epochs", "max_steps", "updates", "warmup", "weight_decay",
-    "selection", "last_epoch_score",
+    "data_dir", "strategy", "recipe", "learning_rate", "batch_size", "epochs", "max_steps", "updates", "warmup",
+    "weight_decay", "selection", "last_epoch_score",
 )  # fmt: skip
 
 

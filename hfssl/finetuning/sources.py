@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,19 @@ from transformers import (
     AutoConfig,
     AutoModel,
     PreTrainedConfig,
+    PreTrainedModel,
 )
 
 from hfssl.errors import InputError, nearest
 from hfssl.files import is_missing_folder
 from hfssl.finetuning.builtin_models import BUILTIN, quiet_transformers
-from hfssl.models import SentenceConfig, SpanConfig
+from hfssl.models import HireConfig, SentenceConfig, SpanConfig
 from hfssl.remote_code import pinned_model
 from hfssl.tokenization import load_tokenizer
+
+WRAPPERS = (HireConfig, SpanConfig)  # configs with that of an encoder inside
+# A classifier made of an encoder and of what its config says of the classes: "id2label", "label2id".
+MakeModel = Callable[[PreTrainedModel, dict[str, Any]], PreTrainedModel]
 
 
 @dataclass
@@ -32,7 +38,7 @@ class Source:
     Attributes:
         name: as the user wrote it.
         path: what from_pretrained takes.
-        config: the model's; of a span classifier its own, with the encoder's inside.
+        config: the model's; of our classifiers on an encoder their own, with the encoder's inside.
         positions: tokens that it takes at most.
         takes_types: its forward takes token types of two kinds.
         fingerprint: of config, weights and tokenizer.
@@ -53,7 +59,12 @@ class Source:
 
     @property
     def encoder_config(self) -> PreTrainedConfig:
-        return self.config.encoder if isinstance(self.config, SpanConfig) else self.config
+        return self.config.encoder if isinstance(self.config, WRAPPERS) else self.config
+
+    @property
+    def sentence_state(self) -> str:
+        """Whose state stands for the sentence: the "first" token's or, left to right, the "last" one's."""
+        return "first" if self.tokenizer.cls_token is not None else "last"
 
     @property
     def architecture(self) -> str:
@@ -87,7 +98,7 @@ def open_source(name: str, trust_remote_code: bool = False, made: Path | None = 
     tokenizer = load_tokenizer(path)
     if len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers makes an empty one where there is no file
         raise InputError(f"{name!r} has no tokenizer; save one there, beside the weights, with save_pretrained")
-    encoder_config = config.encoder if isinstance(config, SpanConfig) else config
+    encoder_config = config.encoder if isinstance(config, WRAPPERS) else config
     positions, takes_types = _look_at(encoder_config, name, trust_remote_code)
     limit = min(positions, tokenizer.model_max_length)
     size = getattr(encoder_config, "vocab_size", None)

@@ -80,8 +80,10 @@ class Suite:
         self.recipe_name, self.recipe = find_recipe(loop.recipe, self.source.config.model_type, self.source.pretrained)
         self._check_parts(self.recipe)
         self.encoder = self._encoder(self.source)
+        strategy = loop.make_strategy()
+        strategy.check(self.source)
         for task in self.trained:
-            choose_head(self.source, task, loop.new_head)
+            choose_head(self.source, task, loop.new_head, strategy.head(self.source, task))
             if task.kind in SPANS and not self.source.tokenizer.is_fast:
                 raise InputError(f"{task.title} needs a tokenizer that says where its tokens are: a fast one")
         self.mnli = self._given_mnli(given)
@@ -288,7 +290,8 @@ class Suite:
         if job.start:
             opened = open_source(self._start_folder(job.start), self.loop.trust_remote_code)
             source = dataclasses.replace(opened, name=job.started_from)
-        head = choose_head(source, task, self.loop.new_head or bool(job.start))
+        make = self.loop.make_strategy().head(source, task)
+        head = choose_head(source, task, self.loop.new_head or bool(job.start), make)
         diagnostics = {
             other: splits["test"]
             for other, splits in self.data.items()

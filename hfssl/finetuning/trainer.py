@@ -8,35 +8,16 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import DefaultFlowCallback
 
+from hfssl.evaluation.tasks import Task
 from hfssl.finetuning.batches import STATIC_WIDTHS, TaskCollator, TaskLoader, sorted_rows
 from hfssl.finetuning.encoding import Encoded
 from hfssl.finetuning.progress import Progress
+from hfssl.finetuning.strategies.strategy import Strategy
 
 CPU_TOKENS, GPU_TOKENS = 4096, 32768  # of a batch in evaluation, padding included
-
-
-def item_losses(logits: torch.Tensor, labels: torch.Tensor, groups: torch.Tensor | None = None) -> torch.Tensor:
-    """The loss of each item (B,), nats: cross-entropy for classes (B,), squared error for scores (B,), and for
-    candidates minus the logarithm of the right ones' share in the softmax over an item's candidates.
-
-    Args:
-        logits: (R, C); R may exceed B by rows that fill up a static shape.
-        labels: (B,) int64 or float, or (B, K) bool.
-        groups: (B, K), the rows of each item's candidates or -1.
-    """
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
-    if groups is not None:
-        scores = logits[groups.clamp(min=0), 0].masked_fill(groups < 0, -math.inf)  # (B, K)
-        return scores.logsumexp(1) - scores.masked_fill(~labels, -math.inf).logsumexp(1)
-    logits = logits[: len(labels)]
-    if labels.is_floating_point():
-        return (logits[:, 0] - labels.to(logits.dtype)) ** 2
-    return F.cross_entropy(logits, labels, reduction="none")
 
 
 class TaskTrainer(Trainer):
@@ -50,6 +31,8 @@ class TaskTrainer(Trainer):
         frozen: the encoder does not learn; it then runs without dropout.
         label: of the progress that is shown; without one none is.
         at_epoch_end: called with the epoch's number from 1 on, outside of the clock that `train_seconds` reads.
+        strategy: whose hooks are called: its loss in each pass, its step after each update.
+        task: what the strategy is bound to.
 
     Attributes:
         real_tokens, processed_tokens: seen in training, without and with padding.
@@ -60,7 +43,8 @@ class TaskTrainer(Trainer):
 
     def __init__(
         self, model, args: TrainingArguments, batches: TaskLoader, frozen: bool = False,
-        at_epoch_end: Callable[[int], None] | None = None, label: str = "",
+        at_epoch_end: Callable[[int], None] | None = None, label: str = "", strategy: Strategy | None = None,
+        task: Task | None = None,
     ):  # fmt: skip
         if args.torch_compile:  # one graph for each of the few widths, none for widths in general
             torch._dynamo.config.automatic_dynamic_shapes = False
@@ -68,11 +52,12 @@ class TaskTrainer(Trainer):
         super().__init__(model=model, args=args)
         self.loss_is_scaled_for_ga = True
         self._batches, self._frozen = batches, frozen
+        self.strategy, self.task = strategy or Strategy(), task
         for callback in list(self.callback_handler.callbacks):  # no printer, no bar of its own
             if not isinstance(callback, DefaultFlowCallback):
                 self.remove_callback(callback)
         self.add_callback(_EpochEnd(self, at_epoch_end))
-        self.add_callback(_Updates(label))
+        self.add_callback(_Updates(self, label))
         self.real_tokens = self.processed_tokens = 0
         self.train_seconds = 0.0
         self.losses: list[float] = []
@@ -88,7 +73,8 @@ class TaskTrainer(Trainer):
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         self.processed_tokens += inputs["input_ids"].numel()
         self.real_tokens += inputs["attention_mask"].sum()  # stays on the device: nothing waits for it
-        loss = super().training_step(model, inputs, num_items_in_batch)
+        loss = sum(super(TaskTrainer, self).training_step(model, inputs, num_items_in_batch)
+                   for _ in range(self.strategy.passes))  # fmt: skip
         self._sum += loss
         return loss
 
@@ -104,9 +90,9 @@ class TaskTrainer(Trainer):
         if self._frozen:
             self.model.base_model.eval()
         labels, groups = inputs.pop("labels"), inputs.pop("groups", None)
-        outputs = model(**inputs)
-        losses = item_losses(outputs.logits, labels, groups)
-        loss = losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
+        losses, outputs = self.strategy.losses(model, inputs, labels, groups)
+        items = len(losses) if num_items_in_batch is None else num_items_in_batch
+        loss = losses.sum() / (items * self.strategy.passes)
         return (loss, outputs) if return_outputs else loss
 
     @property
@@ -136,15 +122,17 @@ class _EpochEnd(TrainerCallback):
 
 
 class _Updates(TrainerCallback):
-    """Shows the updates as they are done."""
+    """Shows the updates as they are done, and has the strategy's hooks called: once before them, and after each."""
 
-    def __init__(self, label: str):
-        self.label = label
+    def __init__(self, trainer: TaskTrainer, label: str):
+        self.trainer, self.label = trainer, label
 
     def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer.strategy.bind(self.trainer.model, self.trainer.task, args.seed, state.max_steps)
         self._progress = Progress(self.label, state.max_steps, "update")
 
     def on_step_end(self, args, state, control, **kwargs):
+        self.trainer.strategy.after_update(self.trainer.model)
         self._progress.update()
 
     def on_train_end(self, args, state, control, **kwargs):

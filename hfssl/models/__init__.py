@@ -40,6 +40,7 @@ from .modeling_cotraining import (
 )
 from .modeling_cpc import CPCConfig, CPCForImageClassification, CPCForPreTraining, CPCModel
 from .modeling_hashing import HashingConfig, HashingForPreTraining
+from .modeling_hire import HireConfig, HireForSequenceClassification
 from .modeling_sentence import SentenceConfig, SentenceForSequenceClassification, SentenceModel
 from .modeling_simclr import SimCLRConfig, SimCLRForImageClassification, SimCLRForPreTraining, SimCLRModel
 from .modeling_span import SpanConfig, SpanForSequenceClassification
@@ -75,6 +76,7 @@ for _method in METHODS.values():
 
 # Heads and baselines of fine-tuning: nothing is pretrained with them, so they are no methods.
 for _config, _model in (
+    (HireConfig, HireForSequenceClassification),
     (SentenceConfig, SentenceForSequenceClassification),
     (SpanConfig, SpanForSequenceClassification),
 ):
@@ -117,6 +119,8 @@ __all__ = [
     "ContextEncoderModel",
     "HashingConfig",
     "HashingForPreTraining",
+    "HireConfig",
+    "HireForSequenceClassification",
     "Method",
     "NTXentLoss",
     "SentenceConfig",

@@ -12,11 +12,12 @@ from hfssl.finetuning.batches import LengthBatches, TaskCollator, TaskLoader, ma
 from hfssl.finetuning.encoding import TaskEncoder
 from hfssl.finetuning.heads import choose_head, load_model
 from hfssl.finetuning.loop import decode, training_arguments
+from hfssl.finetuning.losses import item_losses
 from hfssl.finetuning.outcome import _finite
 from hfssl.finetuning.recipes import RECIPES, Settings, find_recipe
 from hfssl.finetuning.sources import open_source
 from hfssl.finetuning.stock import stock_fine_tune
-from hfssl.finetuning.trainer import TaskTrainer, item_losses, predict
+from hfssl.finetuning.trainer import TaskTrainer, predict
 
 
 def test_losses_of_each_kind():
