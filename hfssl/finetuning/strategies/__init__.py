@@ -11,12 +11,18 @@ from collections.abc import Sequence
 from typing import Any, get_args, get_type_hints
 
 from hfssl.errors import InputError, nearest
+from hfssl.finetuning.strategies.alice import Alice
+from hfssl.finetuning.strategies.freelb import FreeLB
 from hfssl.finetuning.strategies.hire import Hire
+from hfssl.finetuning.strategies.smart import Smart
 from hfssl.finetuning.strategies.strategy import Composition, Roberta, Strategy, options_of
 
 STRATEGIES: dict[str, type[Strategy]] = {
     "plain": Strategy,
     "roberta": Roberta,
+    "smart": Smart,
+    "freelb": FreeLB,
+    "alice": Alice,
     "hire": Hire,
 }
 

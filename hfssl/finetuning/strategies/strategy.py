@@ -21,7 +21,7 @@ from hfssl.finetuning.sources import MakeModel, Source
 class Strategy:
     """Plain fine-tuning. Its kin overrides what it changes; the fields of such a dataclass are its options.
 
-    A strategy serves one run at a time: `bind` begins one, and sets what it keeps meanwhile beside the options.
+    A strategy serves one run at a time: `bind` begins one, and `_keep` sets what it needs meanwhile.
 
     Attributes:
         name: as ``--strategy`` has it.
@@ -91,6 +91,11 @@ class Strategy:
             model: on its device.
             updates: of the whole training.
         """
+
+    def _keep(self, **state: Any) -> None:
+        """Sets attributes beside the options, which are frozen."""
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
 
     def losses(
         self, model: PreTrainedModel, inputs: dict[str, torch.Tensor], labels: torch.Tensor,
