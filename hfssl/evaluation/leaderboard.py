@@ -138,7 +138,7 @@ def result_row(result: ModelResult) -> Row:
     footnotes += ["synthetic"] if result.synthetic else []
     averages = {name: average.value for name, average in result.averages().items() if average.value is not None}
     intervals = {name: task.intervals for name, task in result.tasks.items()}
-    return Row(result.model, averages, result.scores(), tuple(footnotes), own=True, intervals=intervals)
+    return Row(result.title, averages, result.scores(), tuple(footnotes), own=True, intervals=intervals)
 
 
 def boards(results: Sequence[ModelResult] = (), suites: Sequence[str] = SUITES) -> list[Board]:
@@ -247,7 +247,7 @@ def result_table(result: ModelResult):
     from rich.table import Table
 
     notes = [_average_note(average) for average in result.averages().values()]
-    title = f"{result.model}: {result.suite}, {result.part}{', synthetic' if result.synthetic else ''}"
+    title = f"{result.title}: {result.suite}, {result.part}{', synthetic' if result.synthetic else ''}"
     table = Table(title=title, title_justify="left", caption_justify="left")
     for name in ("task", "score", "rows", "seeds", "median", "mean", "spread", "95 % interval of the mean"):
         table.add_column(name, justify="left" if name in ("task", "score") else "right")

@@ -51,7 +51,8 @@ class TaskResult:
         trick: for WNLI one of `TRICKS`, where the predictions are not those of the model as trained.
         data: fingerprint of each split, of train too.
         settings: learning rate, batch size, epochs, ...; with ``--max_steps`` also ``max_steps`` and
-            ``whole_updates``, which the epochs would have been; with ``--search`` ``trials``, the grid with its scores.
+            ``whole_updates``, which the epochs would have been; with ``--search`` ``trials``, the grid with its scores;
+            where it is not plain fine-tuning ``strategy`` and ``strategy_options``.
     """
 
     scores: dict[str, list[float]]
@@ -117,6 +118,12 @@ class ModelResult:
     versions: dict[str, str] = field(default_factory=dict)
     cost: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """What to call it in a table: the model, and its strategy where that is not plain fine-tuning."""
+        strategies = [task.settings["strategy"] for task in self.tasks.values() if "strategy" in task.settings]
+        return ", ".join([self.model, *dict.fromkeys(strategies)])
 
     def scores(self) -> dict[str, dict[str, float]]:
         """By task, each score's median over seeds."""

@@ -51,7 +51,7 @@ def compare_folders(
         tasks[known[name].title] = (known[name], splits, one["predictions"], other["predictions"])
     if not tasks:
         raise InputError(f"{first} and {second} have no scored task in common")
-    names = tuple(result.model for result in results)
+    names = tuple(result.title for result in results)
     if names[0] == names[1]:
         names = (str(first), str(second))
     said = dict.fromkeys(f"{title}: {note}" for title, (_, splits, *_) in tasks.items() for note in _notes(splits))

@@ -19,8 +19,8 @@ from hfssl.finetuning.outcome import TaskRuns
 BINS, ERRORS, SHOWN = 4, 8, 400  # lengths, worst errors of a split, characters of a text
 
 SETTINGS = (
-    "data_dir", "strategy", "recipe", "learning_rate", "batch_size", "epochs", "max_steps", "updates", "warmup",
-    "weight_decay", "selection", "last_epoch_score",
+    "data_dir", "strategy", "strategy_options", "recipe", "learning_rate", "batch_size", "epochs", "max_steps",
+    "updates", "warmup", "weight_decay", "selection", "last_epoch_score",
 )  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def write_report(
         corpus: its name.
     """
     synthetic = "; synthetic data, which says nothing about the real tasks" if result.synthetic else ""
-    page = Page(f"{result.model} on {result.suite}", f"{result.part} set{synthetic}. {result.protocol}")
+    page = Page(f"{result.title} on {result.suite}", f"{result.part} set{synthetic}. {result.protocol}")
     _add_scores(page, result, tasks)
     for name, one in tasks.items():
         if name in result.tasks:
@@ -229,6 +229,8 @@ def _add_settings(page: Page, result: ModelResult, tasks: Mapping[str, TaskRuns]
 
 
 def _setting(value) -> str:
+    if isinstance(value, Mapping):  # of strategies, as the command line gives them
+        return " ".join(f"{part}.{name}={_setting(one)}" for part, own in value.items() for name, one in own.items())
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

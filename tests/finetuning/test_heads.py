@@ -26,6 +26,7 @@ from hfssl.evaluation.tasks import TASKS
 from hfssl.finetuning.builtin_models import make_builtin
 from hfssl.finetuning.heads import choose_head, load_model, save_task_model
 from hfssl.finetuning.sources import open_source
+from hfssl.finetuning.strategies.hire import Hire
 from hfssl.models import SpanForSequenceClassification
 from tests.without_hfssl import REFUSE_HFSSL
 
@@ -147,7 +148,7 @@ torch.save(results, out + "/results.pt")
 
 
 def test_saved_task_directories_load_without_hfssl(bert_folder, gpt_folder, tmp_path, toy):
-    """A stock classifier, span heads on BERT, GPT and a BiLSTM, and CBoW, in a process that has no hfssl."""
+    """A stock classifier, span heads on BERT, GPT and a BiLSTM, CBoW, and HIRE, in a process that has no hfssl."""
     texts = ["the dog saw the cat ."] * 20
     sources = {"bert": open_source(str(bert_folder)), "gpt": open_source(str(gpt_folder))}
     for name in ("cbow", "bilstm"):
@@ -155,11 +156,12 @@ def test_saved_task_directories_load_without_hfssl(bert_folder, gpt_folder, tmp_
         sources[name] = open_source(f"builtin-{name}", made=made)
     saved = {"rte": ("bert", "glue/rte"), "wic": ("bert", "superglue/wic"), "gpt-wic": ("gpt", "superglue/wic"),
              "bilstm-wsc": ("bilstm", "superglue/wsc"), "cbow": ("cbow", "glue/mnli"),
-             "gpt-stsb": ("gpt", "glue/stsb")}  # fmt: skip
+             "gpt-stsb": ("gpt", "glue/stsb"), "hire": ("bert", "glue/mnli")}  # fmt: skip
     given, wanted = {}, {}
     for name, (model_name, key) in saved.items():
         source, task = sources[model_name], TASKS[key]
-        model = load_model(source, task, choose_head(source, task), 0).eval()
+        make = Hire().head(source, task) if name == "hire" else None
+        model = load_model(source, task, choose_head(source, task, make=make), 0, make=make).eval()
         save_task_model(model, source.tokenizer, tmp_path / name)
         ids = torch.randint(5, min(len(source.tokenizer), 12), (2, 9))
         given[name] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

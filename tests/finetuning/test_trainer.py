@@ -41,15 +41,18 @@ def test_losses_of_each_kind():
     assert padded.grad.isfinite().all()
 
 
-def trainer_for(folder, toy, key, tmp_path, parts=1, pool=64, epochs=1.0, double=True, rows=None, **settings):
+def trainer_for(
+    folder, toy, key, tmp_path, parts=1, pool=64, epochs=1.0, double=True, rows=None, strategy=None, dropout=0.0,
+    **settings,
+):  # fmt: skip
     task, splits = toy(key)
     source = open_source(str(folder))
     head = choose_head(source, task)
     model = load_model(source, task, head, seed=0)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    model.config.attention_probs_dropout_prob = 0.0
+            module.p = dropout
+    model.config.attention_probs_dropout_prob = dropout
     model = model.double() if double else model
     settings = Settings(**{"learning_rate": 1e-3, "batch_size": 16, "epochs": epochs, "warmup": 0.0,
                            "weight_decay": 0.0} | settings)  # fmt: skip
@@ -58,7 +61,7 @@ def trainer_for(folder, toy, key, tmp_path, parts=1, pool=64, epochs=1.0, double
     targets = make_targets(splits["train"], head.order)
     collator = TaskCollator(encoded, targets, source.tokenizer.pad_token_id, task.kind == "choice", rows=rows)
     loader = TaskLoader(LengthBatches(encoded.item_lengths, 16, 0, parts, pool), collator)
-    return TaskTrainer(model, args, loader), model, loader
+    return TaskTrainer(model, args, loader, strategy=strategy, task=task), model, loader
 
 
 @pytest.mark.parametrize("key", ["glue/mnli", "glue/stsb", "superglue/copa"])
