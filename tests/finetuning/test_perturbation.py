@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from transformers import BartConfig, BartForSequenceClassification, BertConfig, BertForSequenceClassification
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from hfssl.errors import InputError
 from hfssl.evaluation.tasks import TASKS
@@ -65,22 +66,28 @@ def test_a_perturbation_is_added_to_what_is_looked_up_once(bert):
     assert not bert.get_input_embeddings()._forward_hooks
 
 
-def test_of_an_encoder_with_a_decoder_the_encoder_s_words_are_perturbed():
+@pytest.mark.parametrize("shared", [False, True])
+def test_of_an_encoder_with_a_decoder_the_encoder_s_words_are_perturbed(shared):
+    """Also where both look words up in one module."""
     torch.manual_seed(0)
     size = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
             "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}  # fmt: skip
     model = BartForSequenceClassification(
         BartConfig(vocab_size=20, eos_token_id=3, pad_token_id=0, max_position_embeddings=16, **size)
     ).eval()
+    if shared:
+        model.model.set_input_embeddings(model.model.shared)
     ids = torch.tensor([[2, 7, 9, 4, 11, 3], [2, 5, 6, 3, 0, 0]])
     inputs = {"input_ids": ids, "attention_mask": (ids > 0).long()}
-    seen = []
-    decoder = model.model.decoder.embed_tokens
-    decoder.register_forward_hook(lambda module, given, output: seen.append(output))
-    plain = model(**inputs).logits
-    with perturbed(model, torch.randn(2, 6, 16)):
-        moved = model(**inputs).logits
-    assert not torch.allclose(plain, moved) and torch.equal(*seen)
+    read = {"encoder": [], "decoder": []}
+    for name, seen in read.items():
+        norm = getattr(model.model, name).layernorm_embedding
+        norm.register_forward_pre_hook(lambda module, given, seen=seen: seen.append(given[0].detach()))
+    delta = torch.randn(2, 6, 16)
+    model(**inputs)
+    with perturbed(model, delta):
+        model(**inputs)
+    assert torch.allclose(read["encoder"][1] - read["encoder"][0], delta, atol=1e-6) and torch.equal(*read["decoder"])
 
 
 @pytest.mark.parametrize(("folder", "key"), [("gpt_folder", "glue/rte"), ("bert_folder", "superglue/wic")])
@@ -100,6 +107,39 @@ def test_a_model_that_reads_no_such_embeddings_is_one_line(bert):
         bert(**INPUTS)
     with pytest.raises(InputError, match="does not read its input embeddings"), perturbed(bert, torch.zeros(3, 6, 16)):
         bert.classifier(torch.zeros(3, 16, dtype=torch.float64))
+
+
+class ReadsPadding(torch.nn.Module):
+    """A classifier that heeds no attention mask, and keeps what it has read."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.config = BertConfig()
+        self.words, self.classifier = torch.nn.Embedding(20, 16), torch.nn.Linear(16, 3)
+        self.double()
+        self.read = []
+
+    def get_input_embeddings(self):
+        return self.words
+
+    def forward(self, input_ids, attention_mask):
+        embedded = self.words(input_ids)
+        self.read.append(embedded.detach())
+        return SequenceClassifierOutput(logits=self.classifier(embedded.sum(1).tanh()))
+
+
+@pytest.mark.parametrize("strategy", [Smart(**LARGE, proximal=0.0), Alice(**LARGE), FAR], ids=lambda one: one.name)
+def test_padding_is_not_perturbed_by_any_strategy(strategy):
+    """Though it has a gradient here; every token is perturbed, and stays in the ball."""
+    model = ReadsPadding()
+    gradient_of_strategy(strategy, model)
+    moved = torch.stack(model.read) - model.words(IDS).detach()
+    assert not moved[:, MASK == 0].any() and (moved[-1, MASK == 1].abs().amax(-1) > 0).all()
+    if strategy is FAR:
+        assert moved.flatten(2).norm(dim=2).max() <= FAR.epsilon * (1 + 1e-12)
+    else:
+        assert moved.abs().max() <= strategy.epsilon * (1 + 1e-12)
 
 
 def uniform(row, generator):
@@ -307,6 +347,32 @@ def weights_after(trainer, model):
     torch.manual_seed(7)
     trainer.train()
     return torch.cat([weight.detach().flatten() for weight in model.parameters()])
+
+
+def test_the_trainer_calls_the_hooks(bert_folder, toy, tmp_path):
+    """In two parts a batch and two passes a part: four losses an update."""
+    calls = []
+
+    class Recorder(Strategy):
+        passes = 2
+
+        def bind(self, model, task, seed, updates):
+            calls.append(("bind", task.name, seed, updates))
+
+        def losses(self, *given):
+            calls.append("losses")
+            return super().losses(*given)
+
+        def after_update(self, model):
+            calls.append("after_update")
+
+    trainer, _, _ = trainer_for(bert_folder, toy, "glue/rte", tmp_path, parts=2, epochs=0.1, strategy=Recorder())
+    trainer.train()
+    assert calls == [("bind", "rte", 0, 2), *[*["losses"] * 4, "after_update"] * 2]
+    plain, _, _ = trainer_for(bert_folder, toy, "glue/rte", tmp_path, epochs=0.1)
+    plain.train()
+    assert trainer.losses[0] == pytest.approx(plain.losses[0], rel=1e-6)
+    assert int(trainer.real_tokens) == int(plain.real_tokens)
 
 
 NOTHING = [
