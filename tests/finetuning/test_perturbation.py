@@ -329,7 +329,7 @@ def test_the_proximal_term_is_zero_at_the_anchor_and_the_anchor_follows(bert):
     wanted = weight.detach().clone()
     for update in range(1, 5):  # the first tenth of 20 updates are two
         with torch.no_grad():
-            weight += 0.5
+            weight += torch.tensor([[0.1], [0.4], [-0.3]])
         strategy.after_update(bert)
         beta = 0.99 if update <= 2 else 0.999
         wanted = beta * wanted + (1 - beta) * weight.detach()

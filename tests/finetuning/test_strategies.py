@@ -17,7 +17,7 @@ from hfssl.evaluation.tasks import TASKS
 from hfssl.finetuning import suite as suite_module
 from hfssl.finetuning.arguments import LoopArguments, SuiteArguments, as_command
 from hfssl.finetuning.command import run_suite
-from hfssl.finetuning.heads import choose_head, load_model
+from hfssl.finetuning.heads import choose_head, load_model, save_task_model
 from hfssl.finetuning.plan import make_job
 from hfssl.finetuning.recipes import RECIPES
 from hfssl.finetuning.sources import open_source
@@ -182,7 +182,7 @@ def test_hire_starts_from_its_mnli_model_with_a_new_head(go, tmp_path):
         assert torch.allclose(weight, rte.encoder.state_dict()[name], rtol=0, atol=1e-25)
 
 
-def test_hire_s_head_is_drawn_by_the_seed_and_learns_on_a_frozen_encoder(bert_folder):
+def test_hire_s_head_is_drawn_by_the_seed_and_learns_on_a_frozen_encoder(bert_folder, tmp_path):
     source, task = open_source(str(bert_folder)), TASKS["glue/rte"]
     make = Hire().head(source, task)
     head = choose_head(source, task, make=make)
@@ -193,6 +193,16 @@ def test_hire_s_head_is_drawn_by_the_seed_and_learns_on_a_frozen_encoder(bert_fo
         assert torch.equal(first, again.get_parameter(name)) and not torch.equal(first, other.get_parameter(name))
     trained = {name for name, weight in one.named_parameters() if weight.requires_grad}
     assert trained and not [name for name in trained if name.startswith("encoder.")]
+    # A saved one's head goes on, or is drawn anew with all its parts; HIRE's stands in place of a head of another kind.
+    save_task_model(one, source.tokenizer, tmp_path / "hire")
+    saved = open_source(str(tmp_path / "hire"))
+    assert Hire().head(saved, task) is None and choose_head(saved, task).kept
+    new = load_model(saved, TASKS["glue/mnli"], choose_head(saved, TASKS["glue/mnli"], new_head=True), 2)
+    for name in ("layer_weights.gru.weight_hh_l0_reverse", "fusion.weight"):
+        assert not torch.equal(new.get_parameter(name), one.get_parameter(name))
+    save_task_model(load_model(source, task, choose_head(source, task), 0), source.tokenizer, tmp_path / "stock")
+    stock = open_source(str(tmp_path / "stock"))
+    assert choose_head(stock, task).kept and not choose_head(stock, task, make=make).kept
 
 
 def test_what_hire_cannot_read(go, tmp_path, bert_tokenizer):
