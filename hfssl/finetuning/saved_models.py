@@ -17,7 +17,9 @@ from hfssl.finetuning.heads import save_task_model
 logger = logging.getLogger(__name__)
 
 ABOUT = "hfssl_task.json"  # which task, seed and score; beside the weights
-_KEPT = ("task", "seed", "trial", "score", "scores", "settings", "started_from", "head")
+_KEPT = (
+    "task", "seed", "trial", "score", "scores", "settings", "started_from", "head", "strategy", "strategy_options",
+)  # fmt: skip
 
 
 class SavedModels:
@@ -55,7 +57,7 @@ class SavedModels:
         staging = self.folder / f".{name}"
         shutil.rmtree(staging, ignore_errors=True)
         save_task_model(model, tokenizer, staging)
-        about = {"job": name, **{key: record[key] for key in _KEPT}}
+        about = {"job": name, **{key: record[key] for key in _KEPT if key in record}}
         (staging / ABOUT).write_text(json.dumps(about, indent=1) + "\n")
         target = self.folder / name
         shutil.rmtree(target, ignore_errors=True)

@@ -40,7 +40,7 @@ from hfssl.finetuning.loop import check_parts, fine_tune
 from hfssl.finetuning.plan import Job, make_job, trained_tasks
 from hfssl.finetuning.recipes import Recipe, Settings, find_recipe
 from hfssl.finetuning.saved_models import SavedModels
-from hfssl.finetuning.sources import Source, open_source
+from hfssl.finetuning.sources import WRAPPERS, Source, open_source
 from hfssl.finetuning.word_vectors import FOLDER, LEARNING_RATE, are_word_vectors, make_sentence_model
 from hfssl.training.ledger import Ledger
 
@@ -174,6 +174,8 @@ class Suite:
         """Its folder, what it is, its fingerprint; it must be the same net."""
         if given is None:
             return None
+        if isinstance(given.config, WRAPPERS) and not self.loop.make_strategy().part("hire"):
+            raise InputError(f"{self.args.mnli_model} is a model of --strategy hire: give that, too")
         if self._encoder(given).identity != self.encoder.identity:
             raise InputError(f"{self.args.mnli_model} has another tokenizer than {self.args.model}")
         for name in ("model_type", "hidden_size", "num_hidden_layers"):
@@ -219,12 +221,14 @@ class Suite:
         return (self.mnli or self._earlier) if self._starts_from_mnli(task) else ("", "", "")
 
     def _earlier_mnli(self) -> tuple[str, str, str]:
-        """The best MNLI model of the same model that an earlier command left in this folder, if there is one."""
+        """The best MNLI model of the same model and strategy that an earlier command left here, if there is one."""
+        strategy = self.loop.make_strategy().for_task(TASKS["glue/mnli"])
+        options = None if strategy.is_plain else strategy.options
         done = [
             (record["score"], name, record)
             for name, record in self.ledger.results().items()
             if record["task"] == "glue/mnli" and record.get("model") == self.source.fingerprint
-            and self.models.find(name) is not None
+            and record.get("strategy_options") == options and self.models.find(name) is not None
         ]  # fmt: skip
         if not done:
             return "", "", ""

@@ -41,8 +41,8 @@ def go(bert_folder, tmp_path, monkeypatch):
         run.trained.append(task.name)
         return real(source, task, *given)
 
-    def run(tasks, model=None, out="out", suite="glue", **loop):
-        args = SuiteArguments(str(model or bert_folder), str(tmp_path / out), tasks, TOY)
+    def run(tasks, model=None, out="out", suite="glue", mnli_model=None, **loop):
+        args = SuiteArguments(str(model or bert_folder), str(tmp_path / out), tasks, TOY, mnli_model=mnli_model)
         return run_suite(suite, args, LoopArguments(**{"max_steps": 2, "recipe": "scratch"} | loop))
 
     run.trained = []
@@ -180,6 +180,21 @@ def test_hire_starts_from_its_mnli_model_with_a_new_head(go, tmp_path):
     assert rte.classifier.weight.shape == (2, 32) and rte.layer_weights.gru.hidden_size == 5
     for name, weight in mnli.encoder.state_dict().items():
         assert torch.allclose(weight, rte.encoder.state_dict()[name], rtol=0, atol=1e-25)
+
+
+def test_an_earlier_mnli_model_is_started_from_by_its_own_strategy(go, tmp_path):
+    """One left by hire has another net than plain fine-tuning, and other training than any."""
+    go("mnli", strategy="hire", max_steps=1)
+    mnli = tmp_path / "out" / "models" / "mnli"
+    assert json.loads((mnli / "hfssl_task.json").read_text())["strategy_options"] == {"hire": {"gru_size": 64}}
+    assert go("rte", max_steps=1).tasks["rte"].started_from is None
+    assert go("rte", max_steps=1, strategy="hire", strategy_options=["gru_size=5"]).tasks["rte"].started_from is None
+    assert go("rte", max_steps=1, strategy="hire").tasks["rte"].started_from.startswith("mnli (seed 0")
+    assert go.trained == ["mnli", "rte", "rte", "rte"]
+    with pytest.raises(InputError, match=r"mnli is a model of --strategy hire: give that, too"):
+        go("rte", out="other", mnli_model=str(mnli))
+    other = go("rte", out="other", mnli_model=str(mnli), strategy="hire", max_steps=1)
+    assert other.tasks["rte"].started_from == f"mnli ({mnli})"
 
 
 def test_hire_s_head_is_drawn_by_the_seed_and_learns_on_a_frozen_encoder(bert_folder, tmp_path):
