@@ -135,8 +135,9 @@ class Noise:
         return gradient.masked_fill(lost, 0.0), delta.masked_fill(lost, 0.0)
 
     def flags(self, name: str) -> list[str]:
+        """Says how many there were, if any."""
         count = int(self.lost)
-        said = f"{name}: {count:,} gradients of perturbations were not finite: those texts had none in that update"
+        said = f"{name}: perturbations left out since their gradient was not finite: {count:,}"
         return [said] if count else []
 
 

@@ -170,9 +170,11 @@ def test_the_recipe_of_roberta_on_any_model(go):
     assert settings | wanted == settings and settings["strategy"] == "roberta"
 
 
-def test_hire_starts_from_its_mnli_model_with_a_new_head(go, tmp_path):
+def test_hire_starts_from_its_mnli_model_with_a_new_head(go, tmp_path, monkeypatch):
+    monkeypatch.setattr(Hire, "flags", lambda self: ["hire: what must be said"])
     result = go("mnli,rte", strategy="hire", strategy_options=["gru_size=5"], learning_rate=1e-30)
     assert result.tasks["rte"].started_from.startswith("mnli (seed 0")
+    assert "hire: what must be said" in result.tasks["rte"].flags
     mnli, rte = (
         AutoModelForSequenceClassification.from_pretrained(tmp_path / "out" / "models" / name)
         for name in ("mnli", "rte")
@@ -197,7 +199,7 @@ def test_an_earlier_mnli_model_is_started_from_by_its_own_strategy(go, tmp_path)
     assert other.tasks["rte"].started_from == f"mnli ({mnli})"
 
 
-def test_hire_s_head_is_drawn_by_the_seed_and_learns_on_a_frozen_encoder(bert_folder, tmp_path):
+def test_hire_s_head_is_drawn_by_the_seed_and_learns_on_a_frozen_encoder(bert_folder, gpt_folder, tmp_path):
     source, task = open_source(str(bert_folder)), TASKS["glue/rte"]
     make = Hire().head(source, task)
     head = choose_head(source, task, make=make)
@@ -218,6 +220,9 @@ def test_hire_s_head_is_drawn_by_the_seed_and_learns_on_a_frozen_encoder(bert_fo
     save_task_model(load_model(source, task, choose_head(source, task), 0), source.tokenizer, tmp_path / "stock")
     stock = open_source(str(tmp_path / "stock"))
     assert choose_head(stock, task).kept and not choose_head(stock, task, make=make).kept
+    gpt = open_source(str(gpt_folder))
+    model = load_model(gpt, task, head, 0, make=Hire().head(gpt, task))
+    assert model.config.sentence_state == "last" and model.config.encoder.pad_token_id == gpt.tokenizer.pad_token_id
 
 
 def test_what_hire_cannot_read(go, tmp_path, bert_tokenizer):
