@@ -107,8 +107,8 @@ class TaskEncoder:
         return self._kept[key]
 
     def _encode(self, data: SplitData) -> Encoded:
-        first, second, per_item = _rows(data)
-        spans_of = data.spans if data.task.kind in ("words", "coreference") else None
+        first, second, per_item = self._rows(data)
+        spans_of = self._spans(data)
         if spans_of is not None and not self.tokenizer.is_fast:
             raise InputError(f"{data.task.title} needs a tokenizer that says where its tokens are: a fast one")
         options = {
@@ -140,6 +140,19 @@ class TaskEncoder:
             lost,
         )
 
+    def _rows(self, data: SplitData) -> tuple[list[str], list[str] | None, list[int]]:
+        """First texts, second texts, and the rows of each item."""
+        if data.task.kind in SCORED_KINDS:
+            candidates = candidate_rows(data)
+            return candidates.first, candidates.second, np.bincount(candidates.row, minlength=len(data)).tolist()
+        first, second = pair_texts(data)
+        # The spans of WSC are seen where they stand.
+        return first, None if data.task.kind == "coreference" else second, [1] * len(data)
+
+    def _spans(self, data: SplitData):
+        """Of each row the characters of its two spans, or None."""
+        return data.spans if data.task.kind in ("words", "coreference") else None
+
 
 def _bounds(lengths: Sequence[int]) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
@@ -162,16 +175,6 @@ def _token_spans(spans, sources, paired: bool) -> tuple[np.ndarray, int]:
                 inside = [len(offsets) - 1]
             made[row, number] = inside[0], inside[-1] + 1
     return made, lost
-
-
-def _rows(data: SplitData) -> tuple[list[str], list[str] | None, list[int]]:
-    """First texts, second texts, and the rows of each item."""
-    if data.task.kind in SCORED_KINDS:
-        candidates = candidate_rows(data)
-        return candidates.first, candidates.second, np.bincount(candidates.row, minlength=len(data)).tolist()
-    first, second = pair_texts(data)
-    # The spans of WSC are seen where they stand.
-    return first, None if data.task.kind == "coreference" else second, [1] * len(data)
 
 
 def _read(path) -> Encoded | None:
