@@ -58,6 +58,10 @@ class SuiteArguments:
     diagnostic: str | None = field(
         default=None, metadata={"help": "A diagnostic-full.tsv with labels and tags, for AX by phenomenon."}
     )
+    ensemble_of: str | None = field(
+        default=None,
+        metadata={"help": "Folders with commas: --strategy ensemble averages their runs and trains nothing."},
+    )
 
     def __post_init__(self):
         _one_of("save_models", self.save_models, SAVED)
@@ -133,6 +137,9 @@ class LoopArguments:
             raise InputError(
                 f"--torch_compile does not go with --strategy {self.strategy}, which hooks into the embeddings"
             )
+        for flag in ("torch_compile", "freeze_encoder"):
+            if getattr(self, flag) and not strategy.takes_flags:
+                raise InputError(f"--{flag} does not go with --strategy {self.strategy}")
 
     def make_strategy(self) -> Strategy:
         """The strategy with its options, for one run."""

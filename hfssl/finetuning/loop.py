@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.utils import is_torch_tf32_available
 
@@ -22,11 +23,13 @@ from hfssl.evaluation.scoring import Predictions, score_task, task_score
 from hfssl.evaluation.task_data import SplitData
 from hfssl.evaluation.tasks import Task
 from hfssl.finetuning.arguments import LoopArguments
-from hfssl.finetuning.batches import CANDIDATES, LengthBatches, TaskCollator, TaskLoader, make_targets
+from hfssl.finetuning.batches import CANDIDATES, LengthBatches, TaskCollator, TaskLoader
 from hfssl.finetuning.encoding import Encoded, TaskEncoder
-from hfssl.finetuning.heads import Head, load_model
+from hfssl.finetuning.heads import Head
 from hfssl.finetuning.recipes import Settings
 from hfssl.finetuning.sources import Source
+from hfssl.finetuning.strategies.strategy import Strategy
+from hfssl.finetuning.strategies.text_to_text import unknown_rows
 from hfssl.finetuning.trainer import TaskTrainer, predict
 
 logger = logging.getLogger(__name__)
@@ -50,6 +53,8 @@ class FineTuned:
 def decode(data: SplitData, logits: np.ndarray, order: tuple[str, ...]) -> Predictions:
     """Logits of rows (R, C) as predictions: label strings, floats, or the best candidate.
 
+    A row of -inf has no answer (text to text): where the labels are known it counts as wrong, by another label.
+
     Args:
         order: the label of each class.
     """
@@ -57,19 +62,33 @@ def decode(data: SplitData, logits: np.ndarray, order: tuple[str, ...]) -> Predi
     if kind == "regression":
         return [float(score) for score in logits[:, 0]]
     if kind in SCORED_KINDS:
-        return best_candidates(data, candidate_rows(data), logits[:, 0].tolist())
-    return [order[number] for number in logits.argmax(axis=1)]
+        found = best_candidates(data, candidate_rows(data), logits[:, 0].tolist())
+    else:
+        found = [order[number] for number in logits.argmax(axis=1)]
+    if data.labels is not None:
+        for row in np.flatnonzero(unanswered(data, logits)):
+            labels = data.task.labels
+            found[row] = labels[(labels.index(data.labels[row]) + 1) % len(labels)]
+    return found
+
+
+def unanswered(data: SplitData, logits: np.ndarray) -> np.ndarray:
+    """Which of a split's items got no answer from a model that writes text (N,): see `LabelWords.predict`."""
+    if data.task.kind == "entities":
+        return np.zeros(len(data), bool)
+    return unknown_rows(logits.reshape(len(data), -1), data.task)
 
 
 def confidence(data: SplitData, logits: np.ndarray) -> np.ndarray:
     """Of each item, the share of its prediction in the softmax over classes or candidates; NaN for scores (STS-B)."""
     if data.task.kind == "regression":
         return np.full(len(data), np.nan)
-    if data.task.kind not in SCORED_KINDS:
-        return np.exp(logits - logits.max(1, keepdims=True)).sum(1) ** -1.0
-    counts = np.bincount(candidate_rows(data).row, minlength=len(data))
-    parts = np.split(logits[:, 0], np.cumsum(counts)[:-1])
-    return np.array([1 / np.exp(part - part.max()).sum() for part in parts])
+    with np.errstate(invalid="ignore"):  # -inf - -inf, where there is no answer
+        if data.task.kind not in SCORED_KINDS:
+            return np.exp(logits - logits.max(1, keepdims=True)).sum(1) ** -1.0
+        counts = np.bincount(candidate_rows(data).row, minlength=len(data))
+        parts = np.split(logits[:, 0], np.cumsum(counts)[:-1])
+        return np.array([1 / np.exp(part - part.max()).sum() for part in parts])
 
 
 def fine_tune(
@@ -84,6 +103,7 @@ def fine_tune(
     scratch: str | Path,
     diagnostics: Mapping[str, SplitData] | None = None,
     label: str = "",
+    head_weights: Path | None = None,
 ) -> FineTuned:
     """Fine-tunes a model on one task.
 
@@ -93,18 +113,22 @@ def fine_tune(
         diagnostics: by name, what else this model predicts (AX; AX-b and AX-g).
         label: of the progress that is shown; without one none is.
         scratch: a folder; nothing is written into it.
+        head_weights: the head's, from the shared stage of several tasks.
 
     Raises:
         InputError: a training split without anything to learn from.
     """
     began = time.perf_counter()
-    strategy = args.make_strategy().for_task(task)
-    model = load_model(source, task, head, seed, args.freeze_encoder, strategy.head(source, task))
-    train, items = _trainable(splits["train"], encoder)
-    loader = _loader(train, items, make_targets(splits["train"], head.order), source, task, settings, args, seed)
+    strategy = args.make_strategy().training.for_task(task)
+    model = strategy.load(source, task, head, seed, args.freeze_encoder)
+    if head_weights is not None:
+        model.load_state_dict(load_file(head_weights), strict=False)
+    train, items = trainable(splits["train"], encoder)
+    targets = strategy.targets(splits["train"], head.order)
+    loader = _loader(train, items, targets, source, task, settings, args, seed, strategy)
     training = training_arguments(settings, args, seed, scratch)
     dev = {split: encoder.encode(splits[split]) for split in task.dev_splits}
-    keeper = _BestEpoch(task, splits, dev, head, source.tokenizer.pad_token_id, args.selection, label)
+    keeper = _BestEpoch(task, splits, dev, head, source.tokenizer.pad_token_id, args.selection, label, strategy)
     trainer = TaskTrainer(
         model, training, loader, args.freeze_encoder, lambda epoch: keeper.see(trainer, epoch), label, strategy, task
     )
@@ -118,7 +142,9 @@ def fine_tune(
         shown = label and f"{label}, {name}"
         if shown:
             logger.info("%s: predicting %s rows", shown, f"{len(others[name]):,}")
-        logits[name] = predict(model, encoded[name], source.tokenizer.pad_token_id, training.bf16, label=shown)
+        logits[name] = predict_task(
+            model, others[name].task, encoded[name], source.tokenizer.pad_token_id, training.bf16, shown, strategy
+        )
     record = keeper.record() | {
         "head": list(head.order), "head_kept": head.kept, "seed": seed, "settings": asdict(settings),
         "updates": trainer.state.global_step, "batch_size": settings.batch_size,
@@ -126,15 +152,26 @@ def fine_tune(
         "tokens": int(trainer.real_tokens), "padding_ratio": round(trainer.padding_ratio, 4),
         "truncated": {name: one.truncated for name, one in ({"train": train} | dev | encoded).items() if one.truncated},
         "trained_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
-        "device": _device_name(training.device),
+        "device": device_name(training.device),
     }  # fmt: skip
     if not strategy.is_plain:
         record |= {"strategy": strategy.name, "strategy_options": strategy.options}
     record["flags"] = _flags(record, trainer.diverged, keeper, others, encoded, logits, head) + strategy.flags()
+    for name, data in ({split: splits[split] for split in dev} | others).items() if strategy.part("t5") else ():
+        if count := int(unanswered(data, logits[name]).sum()):
+            record["flags"].append(f"{count:,} answers of {name} are no label's word, and count as wrong")
     return FineTuned(model.cpu(), logits, record)
 
 
-def _trainable(data: SplitData, encoder: TaskEncoder) -> tuple[Encoded, np.ndarray]:
+def predict_task(
+    model, task: Task, encoded: Encoded, pad_id: int, bf16: bool, label: str, strategy: Strategy
+) -> np.ndarray:  # fmt: skip
+    """The logits as `decode` takes them (R, C): of COPA one row a candidate, also where the two are classes."""
+    logits = predict(model, encoded, pad_id, bf16, label=label, strategy=strategy)
+    return logits.reshape(-1, 1) if task.kind == "choice" and not strategy.by_candidate else logits
+
+
+def trainable(data: SplitData, encoder: TaskEncoder) -> tuple[Encoded, np.ndarray]:
     """The training split's items that have something right in them (all, but of ReCoRD)."""
     encoded = encoder.encode(data)
     items = np.arange(len(encoded))
@@ -156,17 +193,25 @@ def check_parts(task: Task, batch: int, parts: int) -> None:
 
 def _loader(
     encoded: Encoded, items: np.ndarray, targets: np.ndarray, source: Source, task: Task, settings: Settings,
-    args: LoopArguments, seed: int,
+    args: LoopArguments, seed: int, strategy: Strategy,
 ) -> TaskLoader:  # fmt: skip
     batch, parts = settings.batch_size, args.gradient_accumulation_steps
     check_parts(task, batch, parts)
     batches = LengthBatches(encoded.item_lengths[items], batch, seed, parts, args.bucket_batches)
-    scored = task.kind in SCORED_KINDS
+    scored = task.kind in SCORED_KINDS and strategy.by_candidate
     rows = None
     if args.torch_compile:
         rows = batch // parts * (min(CANDIDATES, int(encoded.item_rows.max())) if scored else 1)
+    return TaskLoader(batches, make_collator(encoded, items, targets, source, scored, args, seed, rows))
+
+
+def make_collator(
+    encoded: Encoded, items: np.ndarray, targets: np.ndarray, source: Source, scored: bool, args: LoopArguments,
+    seed: int, rows: int | None = None,
+) -> TaskCollator:  # fmt: skip
+    """The collator of a task's training batches."""
     multiple = args.pad_to_multiple_of or (8 if torch.cuda.is_available() else 1)
-    collator = TaskCollator(
+    return TaskCollator(
         encoded,
         targets,
         source.tokenizer.pad_token_id,
@@ -178,7 +223,6 @@ def _loader(
         items,
         source.positions,
     )
-    return TaskLoader(batches, collator)
 
 
 def training_arguments(settings: Settings, args: LoopArguments, seed: int, scratch: str | Path) -> TrainingArguments:
@@ -204,8 +248,11 @@ def training_arguments(settings: Settings, args: LoopArguments, seed: int, scrat
 class _BestEpoch:
     """Scores each epoch on dev and keeps the weights of the one that is reported."""
 
-    def __init__(self, task, splits, dev: dict[str, Encoded], head: Head, pad_id: int, selection: str, label: str = ""):
-        self.task, self.splits, self.dev, self.head = task, splits, dev, head
+    def __init__(
+        self, task, splits, dev: dict[str, Encoded], head: Head, pad_id: int, selection: str, label: str,
+        strategy: Strategy,
+    ):  # fmt: skip
+        self.task, self.splits, self.dev, self.head, self.strategy = task, splits, dev, head, strategy
         self.pad_id, self.selection, self.label = pad_id, selection, label
         self.epochs: list[dict[str, Any]] = []
         self.best: int | None = None
@@ -216,7 +263,9 @@ class _BestEpoch:
     def see(self, trainer: TaskTrainer, epoch: int) -> None:
         bf16, label = trainer.args.bf16, self.label
         logits = {
-            split: predict(trainer.model, one, self.pad_id, bf16, label=label and f"{label}, {split}")
+            split: predict_task(
+                trainer.model, self.task, one, self.pad_id, bf16, label and f"{label}, {split}", self.strategy
+            )
             for split, one in self.dev.items()
         }
         predictions = {split: decode(self.splits[split], logits[split], self.head.order) for split in logits}
@@ -272,5 +321,5 @@ def _flags(record, diverged, keeper: _BestEpoch, others, encoded, logits, head: 
     return flags
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

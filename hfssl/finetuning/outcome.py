@@ -20,7 +20,7 @@ from hfssl.evaluation.baselines import most_frequent
 from hfssl.evaluation.relabelling import looks_relabelled
 from hfssl.evaluation.rendering import ranked_hypotheses
 from hfssl.evaluation.results import TRICKS, ModelResult, TaskResult, write_result
-from hfssl.evaluation.scoring import Predictions, score_task
+from hfssl.evaluation.scoring import Predictions, score_task, task_score
 from hfssl.evaluation.significance import bootstrap_task, interval
 from hfssl.evaluation.submission import Submission, write_submission
 from hfssl.evaluation.task_data import SplitData
@@ -30,7 +30,10 @@ from hfssl.finetuning.arguments import as_command
 from hfssl.finetuning.builtin_models import BASELINES
 from hfssl.finetuning.loop import confidence, decode
 from hfssl.finetuning.plan import whole_updates
-from hfssl.finetuning.suite import Run, Suite, best_run, read_logits
+from hfssl.finetuning.runs import Run, best_run, read_logits
+from hfssl.finetuning.strategies.combination import combine, in_order
+from hfssl.finetuning.strategies.strategy import Strategy
+from hfssl.finetuning.suite import Suite
 from hfssl.finetuning.word_vectors import SAID
 
 FORMAT = "hfssl-nlu-predictions"
@@ -41,10 +44,11 @@ class TaskRuns:
     """One task with its predictions.
 
     Attributes:
-        runs: one a seed; none where nothing is trained (WNLI as majority).
-        predictions: by split, of each seed.
+        runs: one a seed or member; none where nothing is trained (WNLI as majority).
+        predictions: by split, of each seed; of an ensemble one, its own.
         best: which of the seeds is best on dev: its test predictions are handed in.
         confidences: of that seed, by split, the share that the prediction of each row had; NaN for scores.
+        singles: of an ensemble, by split, the predictions of each member.
     """
 
     task: Task
@@ -53,6 +57,12 @@ class TaskRuns:
     predictions: dict[str, list[Predictions]]
     best: int = 0
     confidences: dict[str, np.ndarray] = field(default_factory=dict)
+    singles: dict[str, list[Predictions]] = field(default_factory=dict)
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of the predictions."""
+        return [0] if self.singles or not self.runs else [job.seed for job, _ in self.runs]
 
     @property
     def is_scored(self) -> bool:
@@ -75,24 +85,59 @@ def collect(suite: Suite, runs: dict[str, list[Run]]) -> dict[str, TaskRuns]:
             predict = most_frequent(splits["train"])
             found[name] = TaskRuns(task, splits, [], {split: [predict(data)] for split, data in predicted.items()})
             continue
-        by_split: dict[str, list[Predictions]] = {split: [] for split in predicted}
-        sure: dict[str, list[np.ndarray]] = {split: [] for split in predicted}
-        for job, record in runs[owner]:
-            logits = read_logits(suite.out, job.name)
-            for split, data in predicted.items():
-                key = f"{name}.test" if task.is_diagnostic else split
-                same = not task.is_diagnostic or record["diagnostics"].get(name) == data.fingerprint()
-                if key not in logits or not same:
-                    raise InputError(f"job {job.name} has no predictions of these rows of {task.title} {split}; delete "
-                                     f"its line in {suite.ledger.path} to do it again")  # fmt: skip
-                order, trick = tuple(record["head"]), suite.trick(task)
-                decoded = _ranked(data, logits[key], order) if trick else decode(data, logits[key], order)
-                by_split[split].append(decoded)
-                sure[split].append(np.full(len(data), np.nan) if trick else confidence(data, logits[key]))
-        best = runs[owner].index(best_run(runs[owner]))
-        confidences = {split: seeds[best] for split, seeds in sure.items()}
-        found[name] = TaskRuns(task, splits, runs[owner], by_split, best, confidences)
+        logits = _logits(suite, task, predicted, runs[owner])
+        found[name] = _predictions(suite, task, splits, logits, runs[owner])
     return found
+
+
+def _logits(suite: Suite, task: Task, splits: dict[str, SplitData], runs: list[Run]) -> dict[str, list[np.ndarray]]:
+    """By split, those of each run.
+
+    Raises:
+        InputError: they are gone, or of other rows.
+    """
+    found: dict[str, list[np.ndarray]] = {split: [] for split in splits}
+    for job, record in runs:
+        folder = suite.folder_of(job)
+        logits = read_logits(folder, job.name)
+        for split, data in splits.items():
+            key = f"{task.name}.test" if task.is_diagnostic else split
+            same = not task.is_diagnostic or record["diagnostics"].get(task.name) == data.fingerprint()
+            if key not in logits or not same:
+                raise InputError(f"job {job.name} has no predictions of these rows of {task.title} {split}; delete "
+                                 f"its line in {folder / 'ledger.jsonl'} to do it again")  # fmt: skip
+            found[split].append(logits[key])
+    return found
+
+
+def _predictions(
+    suite: Suite, task: Task, splits: dict[str, SplitData], logits: dict[str, list[np.ndarray]], runs: list[Run]
+) -> TaskRuns:  # fmt: skip
+    """What the runs' logits say, or what their ensemble says."""
+    trick, ensemble = suite.trick(task), suite.strategy.part("ensemble")
+    orders = [tuple(record["head"]) for _, record in runs]
+
+    def say(data: SplitData, logits: np.ndarray, order: tuple[str, ...]) -> Predictions:
+        return _ranked(data, logits, order) if trick else decode(data, logits, order)
+
+    each = {
+        split: [say(splits[split], one, order) for one, order in zip(members, orders, strict=True)]
+        for split, members in logits.items()
+    }
+    best, singles = runs.index(best_run(runs)), {}
+    if ensemble:
+        aligned = {
+            split: [in_order(one, order, orders[0]) for one, order in zip(members, orders, strict=True)]
+            for split, members in logits.items()
+        }
+        logits = {split: [combine(splits[split], members, ensemble.average)] for split, members in aligned.items()}
+        singles, best = each, 0
+        each = {split: [say(splits[split], joined, orders[0])] for split, (joined,) in logits.items()}
+    sure = {
+        split: np.full(len(splits[split]), np.nan) if trick else confidence(splits[split], members[best])
+        for split, members in logits.items()
+    }
+    return TaskRuns(task, splits, runs, each, best, sure, singles)
 
 
 def _ranked(data: SplitData, logits: np.ndarray, order: tuple[str, ...]) -> Predictions:
@@ -106,16 +151,17 @@ def make_result(suite: Suite, tasks: dict[str, TaskRuns]) -> ModelResult:
     scored = {name: one for name, one in tasks.items() if one.is_scored}
     runs = [*(one.runs for one in tasks.values()), *suite.trials.values()]
     jobs = {job.name: record for found in runs for job, record in found}
-    records = list(jobs.values())
+    records = [*jobs.values(), *suite.shared]
     real = sum(record["tokens"] for record in records)
     padded = sum(record["tokens"] * record["padding_ratio"] for record in records)
+    results = {name: _task_result(suite, one) for name, one in scored.items()}
     return ModelResult(
         model=suite.args.model,
         suite=suite.suite,
         part="dev",
-        tasks={name: _task_result(suite, one) for name, one in scored.items()},
+        tasks=results,
         protocol=_protocol(suite),
-        kind="baseline" if suite.args.model in BASELINES or suite.has_word_vectors else "single",
+        kind=_kind(suite),
         synthetic=any(data.synthetic for one in tasks.values() for data in one.splits.values()),
         weights=suite.source.fingerprint,
         command=as_command(suite.suite, suite.args, suite.loop),
@@ -128,8 +174,14 @@ def make_result(suite: Suite, tasks: dict[str, TaskRuns]) -> ModelResult:
             "tokens": real,
             "padding_ratio": round(padded / max(real, 1), 4),
         },
-        notes=_notes(suite, tasks),
+        notes=[*_notes(suite, tasks), *_members_notes(tasks, results)],
     )  # fmt: skip
+
+
+def _kind(suite: Suite) -> str:
+    if suite.strategy.part("ensemble"):
+        return "ensemble"
+    return "baseline" if suite.args.model in BASELINES or suite.has_word_vectors else "single"
 
 
 def _task_result(suite: Suite, one: TaskRuns) -> TaskResult:
@@ -147,7 +199,7 @@ def _task_result(suite: Suite, one: TaskRuns) -> TaskResult:
     if one.runs:
         job, record = one.runs[0]
         settings |= record["settings"] | {"recipe": suite.recipe_name, "updates": record["updates"]}
-        if suite.loop.max_steps > 0:
+        if suite.loop.max_steps > 0 and suite.members is None:
             rows = len(suite.data[job.task.name]["train"])
             settings |= {"max_steps": suite.loop.max_steps, "whole_updates": whole_updates(job.settings, rows)}
         settings |= {"selection": record["selection"], "head": record["head"], "trial": job.trial}
@@ -155,10 +207,13 @@ def _task_result(suite: Suite, one: TaskRuns) -> TaskResult:
         settings |= {key: record[key] for key in ("strategy", "strategy_options") if key in record}
         if suite.args.search:
             settings |= {"trials": _trials(suite.trials[job.task.name])}
+        if ensemble := suite.strategy.part("ensemble"):
+            settings |= {"strategy": suite.strategy.name, "average": ensemble.average}
+            settings |= {"member_scores": _member_scores(one, dev)}
         settings |= {"last_epoch_score": statistics.median(100 * record["last_score"] for _, record in one.runs)}
     return TaskResult(
         scores={name: [100 * scores.values[name] for scores in each] for name in task.score_names},
-        seeds=[job.seed for job, _ in one.runs] or [0],
+        seeds=one.seeds,
         rows={split: len(data) for split, data in dev.items()},
         task_version=task.version,
         intervals={name: [100 * end for end in _ends(values)] for name, values in draws.items()},
@@ -169,6 +224,23 @@ def _task_result(suite: Suite, one: TaskRuns) -> TaskResult:
         data={split: data.fingerprint() for split, data in one.splits.items() if not split.startswith("test")},
         settings=settings,
     )
+
+
+def _member_scores(one: TaskRuns, dev: dict[str, SplitData]) -> list[float]:
+    """The task's score of each member, in points."""
+    members = range(len(one.runs))
+    each = [score_task(one.task, dev, {split: one.singles[split][number] for split in dev}) for number in members]
+    return [100 * task_score(one.task, scores.values) for scores in each]
+
+
+def _members_notes(tasks: dict[str, TaskRuns], results: dict[str, TaskResult]) -> list[str]:
+    """Of each task the ensemble's score beside its members'."""
+    notes = []
+    for name, found in results.items():
+        if tasks[name].singles:
+            task, members = tasks[name].task, ", ".join(f"{score:.1f}" for score in found.settings["member_scores"])
+            notes.append(f"{task.title}: the ensemble {task_score(task, found.median()):.1f}, its members {members}")
+    return notes
 
 
 def _trials(runs: list[Run]) -> list[dict[str, float]]:
@@ -198,12 +270,17 @@ def _joined_flags(one: TaskRuns, each: Sequence[Any], trick: str | None) -> list
     does not speak of their predictions is said, too.
     """
     per_seed = [list(scores.flags) for scores in each]
+    if one.singles:
+        return [
+            *per_seed[0],
+            *dict.fromkeys(f"of a member: {flag}" for _, record in one.runs for flag in record["flags"]),
+        ]
     if not (one.task.is_diagnostic or trick):
         per_seed = [record["flags"] for _, record in one.runs] or [[]]
     elif trick and one.runs:
         kept = [[flag for flag in record["flags"] if "constant" not in flag] for _, record in one.runs]
         per_seed = [scored + flags for scored, flags in zip(per_seed, kept, strict=True)]
-    seeds = [job.seed for job, _ in one.runs] or [0]
+    seeds = one.seeds
     joined = []
     for flag in dict.fromkeys(flag for flags in per_seed for flag in flags):
         having = [str(seed) for seed, flags in zip(seeds, per_seed, strict=True) if flag in flags]
@@ -219,19 +296,24 @@ def _ends(draws) -> tuple[float, float]:
 def _protocol(suite: Suite) -> str:
     if not suite.trained:
         return "Nothing is trained: the predictions are the most frequent class of train."
-    loop, several = suite.loop, suite.seeds > 1
+    loop, several, ensemble = suite.loop, suite.seeds > 1, suite.strategy.part("ensemble")
+    if suite.args.ensemble_of:
+        return f"Nothing is trained: the members are the runs of {suite.args.ensemble_of}. {_averaged(ensemble)}"
+    reported = (
+        "test predictions are those of the seed that is best on dev; intervals are the 95 % bootstrap over "
+        f"items{' and seeds' * several}." if ensemble is None else _averaged(ensemble)
+    )  # fmt: skip
     parts = [
         f"Fine-tuned for each task with the recipe {suite.recipe_name} ({suite.recipe.source}) and what "
         "`settings` says; linear warm-up and decay.",
         "The epoch with the best dev score is reported: dev scores are optimistic by that choice; the last epoch's "
         "stand in `settings`." if loop.selection == "best" else "The last epoch is reported.",
-        f"{suite.seeds} seed{'s' * several} (head, dropout, order of the data); test predictions are those of the seed "
-        f"that is best on dev; intervals are the 95 % bootstrap over items{' and seeds' * several}.",
+        f"{suite.seeds} seed{'s' * several} (head, dropout, order of the data); {reported}",
     ]  # fmt: skip
-    strategy = loop.make_strategy()
-    if not strategy.is_plain:
-        papers = ", ".join(part.source for part in strategy.parts if part.source)
-        parts.append(f"The strategy is {strategy.name} ({papers}) with the `strategy_options` in `settings`.")
+    training = suite.strategy.training
+    if not training.is_plain:
+        papers = ", ".join(part.source for part in training.parts if part.source)
+        parts.append(f"The strategy is {training.name} ({papers}) with the `strategy_options` in `settings`.")
     if loop.max_steps > 0:
         parts.append(f"The updates are those of --max_steps {loop.max_steps}, not the epochs of the settings.")
     if suite.args.search:
@@ -245,6 +327,14 @@ def _protocol(suite: Suite) -> str:
     return " ".join(parts)
 
 
+def _averaged(ensemble: Strategy) -> str:
+    how = "probabilities (of scores: the scores)" if ensemble.average == "mean" else "ranks"
+    return (
+        f"The result is that of an ensemble, the mean of its members' {how}, each at its best epoch on dev; the "
+        "members' own scores stand in `settings` as member_scores; intervals are the 95 % bootstrap over items."
+    )
+
+
 def _notes(suite: Suite, tasks: dict[str, TaskRuns]) -> list[str]:
     notes = []
     if suite.source.separator:
@@ -253,6 +343,8 @@ def _notes(suite: Suite, tasks: dict[str, TaskRuns]) -> list[str]:
         notes.append("the model has no padding token: its end token is used, under the attention mask")
     if "wnli" in tasks and (trick := suite.trick(tasks["wnli"].task)):
         notes.append(f"WNLI: {TRICKS[trick]}")
+    notes += suite.members.notes if suite.members else []
+    notes += [f"shared stage, seed {one['seed']}: {flag}" for one in suite.shared for flag in one["flags"]]
     return notes
 
 
@@ -279,7 +371,7 @@ def _write_predictions(path: Path, one: TaskRuns) -> None:
         "format": FORMAT,
         "task": one.task.key,
         "data": {split: one.splits[split].fingerprint() for split in one.task.scored_splits},
-        "seeds": [job.seed for job, _ in one.runs] or [0],
+        "seeds": one.seeds,
         "predictions": {split: [list(seed) for seed in one.predictions[split]] for split in one.task.scored_splits},
     }
     write_whole(path, json.dumps(content, ensure_ascii=False) + "\n")

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from hfssl.errors import InputError
 from hfssl.evaluation.task_data import SplitData
@@ -15,6 +16,8 @@ from hfssl.finetuning.arguments import LoopArguments
 from hfssl.finetuning.encoding import VERSION
 from hfssl.finetuning.recipes import Settings
 from hfssl.finetuning.sources import Source
+
+SHARED = "multitask"  # the first word of the names of shared stages
 
 # What of the loop's arguments decides a result, beside the settings that stand in the job.
 _DECIDES = (
@@ -68,17 +71,36 @@ def make_job(
         "data": {name: split.fingerprint() for name, split in sorted(splits.items())},
         "loop": {name: getattr(loop, name) for name in _DECIDES},
     }  # fmt: skip
-    strategy = loop.make_strategy().for_task(task)
+    strategy = loop.make_strategy().training.for_task(task)
     if not strategy.is_plain:
         decides["strategy"] = strategy.options
-    digest = hashlib.blake2b(json.dumps(decides, sort_keys=True).encode(), digest_size=4).hexdigest()
     shown = f"-trial{trial}" if trial else ""
     train = splits["train"]
     characters = sum(len(text) for column in train.texts for text in column)
     steps = loop.max_steps * settings.batch_size / max(len(train), 1) if loop.max_steps > 0 else settings.epochs
-    name = f"{task.name}-seed{seed}{shown}-{digest}"
+    name = f"{task.name}-seed{seed}{shown}-{_digest(decides)}"
     updates = loop.max_steps if loop.max_steps > 0 else whole_updates(settings, len(train))
     return Job(task, seed, trial, settings, start[0], start[1], name, characters * steps, updates)
+
+
+def shared_job(
+    seed: int, settings: Settings, source: Source, data: Mapping[str, Mapping[str, SplitData]], loop: LoopArguments
+) -> str:  # fmt: skip
+    """The name of the shared stage of several tasks with one seed.
+
+    Args:
+        data: by task, its splits.
+    """
+    decides = {
+        "encoding": VERSION, "seed": seed, "settings": asdict(settings), "model": source.fingerprint,
+        "data": {name: [splits["train"].task.version, splits["train"].fingerprint()] for name, splits in data.items()},
+        "loop": {name: getattr(loop, name) for name in _DECIDES}, "strategy": loop.make_strategy().training.options,
+    }  # fmt: skip
+    return f"{SHARED}-seed{seed}-{_digest(decides)}"
+
+
+def _digest(decides: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(decides, sort_keys=True).encode(), digest_size=4).hexdigest()
 
 
 def whole_updates(settings: Settings, rows: int) -> int:

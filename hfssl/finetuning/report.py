@@ -115,11 +115,12 @@ def _add_task(page: Page, one: TaskRuns, found: TaskResult) -> None:
             page.table(("", *one.task.labels), _confusion(data, runs))
         page.text(f"{title}by length in words:")
         page.table(*_by_length(data, runs))
-        if len(runs) > 1:
-            page.text(f"{title}{_disagreement(runs)}")
+        members = one.singles.get(split, runs)
+        if len(members) > 1:
+            page.text(f"{title}{_disagreement(members, 'members' if one.singles else 'seeds')}")
         errors = _worst_errors(data, runs[one.best], one.confidences.get(split))
         if errors and one.runs:  # a majority has no worst error
-            page.text(f"{title}worst errors of the seed that is best on dev:")
+            page.text(f"{title}worst errors of the {'ensemble' if one.singles else 'seed that is best on dev'}:")
             page.table(("row", "text", "truth", "prediction", "confidence"), errors)
 
 
@@ -155,12 +156,12 @@ def _by_length(data: SplitData, runs: Sequence[Sequence]) -> tuple[tuple[str, ..
     return ("words", "rows", "mean error" if data.task.kind == "regression" else "right, %"), rows
 
 
-def _disagreement(runs: Sequence[Sequence]) -> str:
+def _disagreement(runs: Sequence[Sequence], what: str) -> str:
     if isinstance(runs[0][0], float):
         spread = np.std(np.asarray(runs, float), axis=0, ddof=1)
-        return f"seeds differ by {spread.mean():.2f} (standard deviation of a row's score, mean over rows)"
+        return f"{what} differ by {spread.mean():.2f} (standard deviation of a row's score, mean over rows)"
     apart = [len(set(row)) > 1 for row in zip(*runs, strict=True)]
-    return f"the {len(runs)} seeds disagree on {sum(apart):,} of {len(apart):,} rows ({100 * np.mean(apart):.1f} %)"
+    return f"the {len(runs)} {what} disagree on {sum(apart):,} of {len(apart):,} rows ({100 * np.mean(apart):.1f} %)"
 
 
 def _worst_errors(data: SplitData, predictions: Sequence, confidence: np.ndarray | None) -> list[tuple]:

@@ -3,6 +3,7 @@
     OUT/ledger.jsonl       a line for each job that is done
     OUT/jobs/NAME/         its predictions (logits by split)
     OUT/models/TASK/       the best model on dev, as from_pretrained takes it
+    OUT/multitask/NAME/    the shared stages of --strategy multitask
     OUT/glue_dev.json      the result, which `hfssl leaderboard OUT` shows
     OUT/predictions/       dev predictions of each seed, which `hfssl compare` reads
     OUT/submission.zip     for the server; OUT/report.html
@@ -16,14 +17,10 @@ import dataclasses
 import gc
 import hashlib
 import logging
-import os
 import time
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from hfssl.data.toyglue import TOYGLUE, toy_texts
@@ -37,16 +34,19 @@ from hfssl.finetuning.builtin_models import BASELINES, BUILTIN, make_builtin
 from hfssl.finetuning.encoding import TaskEncoder
 from hfssl.finetuning.heads import SPANS, choose_head
 from hfssl.finetuning.loop import check_parts, fine_tune
-from hfssl.finetuning.plan import Job, make_job, trained_tasks
+from hfssl.finetuning.plan import SHARED, Job, make_job, shared_job, trained_tasks
 from hfssl.finetuning.recipes import Recipe, Settings, find_recipe
+from hfssl.finetuning.runs import Run, best_run, check_folder, read_members, write_logits
 from hfssl.finetuning.saved_models import SavedModels
+from hfssl.finetuning.shared_stage import SharedTask, head_of, train_shared
 from hfssl.finetuning.sources import WRAPPERS, Source, open_source
-from hfssl.finetuning.word_vectors import FOLDER, LEARNING_RATE, are_word_vectors, make_sentence_model
+from hfssl.finetuning.word_vectors import LEARNING_RATE, are_word_vectors, make_sentence_model
 from hfssl.training.ledger import Ledger
 
 logger = logging.getLogger(__name__)
 
-Run = tuple[Job, dict[str, Any]]  # a job and its record
+# What a run starts from: its folder or its job, what that was fine-tuned on, and what it is identified by.
+Start = tuple[str, str, str]
 
 
 class Suite:
@@ -60,18 +60,22 @@ class Suite:
         tasks: those asked for, diagnostic sets too; `trained` have a model of their own.
         data: by task, its splits by name.
         trials: by task, the runs of the grid, once they are done.
+        shared: the records of the shared stages, once they are done.
+        members: the runs of other folders, for an ensemble of them.
     """
 
     def __init__(self, suite: str, args: SuiteArguments, loop: LoopArguments):
         self.has_word_vectors = are_word_vectors(args.model)
         if self.has_word_vectors:
             loop = dataclasses.replace(loop, freeze_encoder=True, learning_rate=loop.learning_rate or LEARNING_RATE)
-        self.suite, self.args, self.loop = suite, args, loop
+        self.suite, self.args, self.loop, self.strategy = suite, args, loop, loop.make_strategy()
         self.out = Path(args.out or f"out/{suite}-{Path(args.model).name}").expanduser()
         self.tasks = select_tasks(suite, args.tasks)
         self._refuse_unused()
         self.trained = trained_tasks(suite, self.tasks, args.wnli)
-        _check_folder(self.out, suite)
+        if self.strategy.part("multitask") and len(self.trained) < 2:
+            raise InputError("--strategy multitask trains several tasks together: --tasks must name two at least")
+        check_folder(self.out, suite)
         self.seeds = args.seeds or (5 if torch.cuda.is_available() else 1)
         self.data = self._load_data()
         given = self._open_mnli()
@@ -80,10 +84,9 @@ class Suite:
         self.recipe_name, self.recipe = find_recipe(loop.recipe, self.source.config.model_type, self.source.pretrained)
         self._check_parts(self.recipe)
         self.encoder = self._encoder(self.source)
-        strategy = loop.make_strategy()
-        strategy.check(self.source)
+        self.strategy.check(self.source)
         for task in self.trained:
-            choose_head(self.source, task, loop.new_head, strategy.head(self.source, task))
+            self.strategy.choose_head(self.source, task, loop.new_head)
             if task.kind in SPANS and not self.source.tokenizer.is_fast:
                 raise InputError(f"{task.title} needs a tokenizer that says where its tokens are: a fast one")
         self.mnli = self._given_mnli(given)
@@ -94,11 +97,18 @@ class Suite:
         self._refuse_another_model(model)
         self.models = SavedModels(self.out / "models", args.save_models)
         self.trials: dict[str, list[Run]] = {}
+        self.shared: list[dict[str, Any]] = []
         self._planned: dict[str, list[str]] = {}  # names of jobs by task
+        folders = [name.strip() for name in (args.ensemble_of or "").split(",") if name.strip()]
+        self.members = read_members(folders, suite, self.trained, self.data) if folders else None
 
     def _refuse_unused(self) -> None:
         """Flags that say something of a task that is not there."""
         names = {task.name for task in self.tasks}
+        if self.args.ensemble_of is not None and not self.strategy.part("ensemble"):
+            raise InputError("--ensemble_of names the members of an ensemble: add --strategy ensemble")
+        if self.args.ensemble_of is not None and len(self.strategy.parts) > 1:
+            raise InputError(f"--ensemble_of trains nothing: give --strategy ensemble, not {self.strategy.name}")
         if self.args.wnli != "trained" and "wnli" not in names:
             raise InputError(f"--wnli {self.args.wnli} has no use without WNLI: add wnli to --tasks")
         if self.args.diagnostic and not (self.suite == "glue" and "mnli" in names):
@@ -106,7 +116,10 @@ class Suite:
 
     def _check_parts(self, recipe: Recipe | None) -> None:
         """The batches of all jobs can be accumulated; of a builtin model that is known before it is made."""
+        shared = self.strategy.part("multitask")
         for task in self.trained if recipe else ():
+            if shared:
+                check_parts(task, shared.batch_size, self.loop.gradient_accumulation_steps)
             for settings in recipe.trials(task, **self.loop.changes)[: None if self.args.search else 1]:
                 check_parts(task, settings.batch_size, self.loop.gradient_accumulation_steps)
 
@@ -157,7 +170,8 @@ class Suite:
         return (text for train in trains for column in train.texts for text in column)
 
     def _encoder(self, source: Source) -> TaskEncoder:
-        return TaskEncoder(source.tokenizer, min(self.loop.max_length, source.positions), source.takes_types)
+        length = min(self.loop.max_length, source.positions)
+        return self.strategy.encoder(source.tokenizer, length, source.takes_types)
 
     def _open_mnli(self) -> Source | None:
         """``--mnli_model``, which must tell MNLI's three classes."""
@@ -165,16 +179,18 @@ class Suite:
             return None
         if not self.args.mnli_start or self.loop.freeze_encoder or self.args.model in BASELINES:
             raise InputError("--mnli_model has no use with --mnli_start false, --freeze_encoder or a builtin baseline")
+        if self.strategy.part("multitask"):
+            raise InputError("--mnli_model has no use with --strategy multitask, whose tasks start from all of them")
         given = open_source(self.args.mnli_model, self.loop.trust_remote_code)
         if not choose_head(given, TASKS["glue/mnli"]).kept:
             raise InputError(f"{self.args.mnli_model} is no model of MNLI: it has no classifier")
         return given
 
-    def _given_mnli(self, given: Source | None) -> tuple[str, str, str] | None:
+    def _given_mnli(self, given: Source | None) -> Start | None:
         """Its folder, what it is, its fingerprint; it must be the same net."""
         if given is None:
             return None
-        if isinstance(given.config, WRAPPERS) and not self.loop.make_strategy().part("hire"):
+        if isinstance(given.config, WRAPPERS) and not self.strategy.part("hire"):
             raise InputError(f"{self.args.mnli_model} is a model of --strategy hire: give that, too")
         if self._encoder(given).identity != self.encoder.identity:
             raise InputError(f"{self.args.mnli_model} has another tokenizer than {self.args.model}")
@@ -185,28 +201,65 @@ class Suite:
         return given.path, f"mnli ({self.args.mnli_model})", given.fingerprint
 
     def run(self) -> dict[str, list[Run]]:
-        """Runs what is missing; returns for each trained task its runs, one a seed."""
+        """Runs what is missing; returns for each trained task its runs, one a seed or member."""
+        if self.members is not None:
+            return self.members.runs
         gc.collect()
         gc.freeze()  # Trainer collects garbage at each beginning; what is loaded by now need not be looked through
+        if self.strategy.part("multitask"):
+            starts = self._run_shared()
+            runs = self._run_tasks(self.trained, {task.name: starts for task in self.trained})
+            return self._finished(runs)
         names = {task.name for task in self.trained}
         waits = "mnli" in names and self.mnli is None
         if not waits and self.mnli is None:
             self._earlier = self._earlier_mnli()
         later = [task for task in self.trained if self._starts_from_mnli(task) and waits]
         first = [task for task in self.trained if task not in later]
-        runs = self._run_tasks(first, {task.name: self._start(task) for task in first})
+        runs = self._run_tasks(first, {task.name: [self._start(task)] * self.seeds for task in first})
         if later:
             job, record = best_run(runs["mnli"])
             start = (job.name, f"mnli (seed {job.seed}, score {100 * record['score']:.1f} on dev)", job.name)
-            runs |= self._run_tasks(later, {task.name: start for task in later})
+            runs |= self._run_tasks(later, {task.name: [start] * self.seeds for task in later})
+        return self._finished(runs)
+
+    def _finished(self, runs: dict[str, list[Run]]) -> dict[str, list[Run]]:
+        """Names the best models' folders; the runs in the order of the tasks."""
         with self.ledger.alone():
             self.models.finish({name: best_run(found)[0].name for name, found in runs.items()}, self._planned)
         return {task.name: runs[task.name] for task in self.trained}
 
+    def _run_shared(self) -> list[Start]:
+        """The shared stage with each seed, and what starts from it."""
+        settings, data = (
+            self.strategy.part("multitask").settings,
+            {task.name: self.data[task.name] for task in self.trained},
+        )
+        names = [shared_job(seed, settings, self.source, data, self.loop) for seed in range(self.seeds)]
+        tasks = {
+            task.name: SharedTask(
+                task, self.data[task.name], self.strategy.choose_head(self.source, task, self.loop.new_head)
+            )
+            for task in self.trained
+        }
+
+        def execute(name: str, seed: int) -> dict[str, Any]:
+            label = f"all {len(tasks)} tasks, seed {seed}"
+            logger.info("%s: the shared stage", label)
+            return train_shared(self.source, tasks, self.encoder, self.loop, seed, self.out / SHARED / name, label)
+
+        found = self.ledger.run({name: seed for seed, name in enumerate(names)}, execute)
+        self.shared = list(found.values())
+        return [(name, f"all {len(tasks)} tasks together (seed {seed})", name) for seed, name in enumerate(names)]
+
+    def folder_of(self, job: Job) -> Path:
+        """Where a job's predictions are: of an ensemble's members in their own folders."""
+        return self.out if self.members is None else self.members.folders[job.name]
+
     def left_out(self) -> list[str]:
         """Tasks that earlier commands did in this folder and this one was not asked for."""
         asked, done = {task.key for task in self.tasks}, {job["task"] for job in self.ledger.results().values()}
-        return sorted(TASKS[key].name for key in done - asked)
+        return sorted(TASKS[key].name for key in done - asked if key in TASKS)
 
     def trick(self, task: Task) -> str | None:
         """Of WNLI: what its predictions are instead of the model's, one of `TRICKS`."""
@@ -217,12 +270,12 @@ class Suite:
         takes = self.args.mnli_start and not self.loop.freeze_encoder and self.args.model not in BASELINES
         return takes and task.name in self.recipe.from_mnli
 
-    def _start(self, task: Task) -> tuple[str, str, str]:
+    def _start(self, task: Task) -> Start:
         return (self.mnli or self._earlier) if self._starts_from_mnli(task) else ("", "", "")
 
-    def _earlier_mnli(self) -> tuple[str, str, str]:
+    def _earlier_mnli(self) -> Start:
         """The best MNLI model of the same model and strategy that an earlier command left here, if there is one."""
-        strategy = self.loop.make_strategy().for_task(TASKS["glue/mnli"])
+        strategy = self.strategy.training.for_task(TASKS["glue/mnli"])
         options = None if strategy.is_plain else strategy.options
         done = [
             (record["score"], name, record)
@@ -243,24 +296,30 @@ class Suite:
         """
         if self.mnli:
             return start
+        if (shared := self.out / SHARED / start).is_dir():
+            return str(shared)
         for _ in range(20):  # while another process puts it in its place
             if folder := self.models.find(start):
                 return str(folder)
             time.sleep(0.1)
         raise InputError(
-            f"the MNLI model of {start} is gone from {self.models.folder}, and other tasks start from it; give "
-            "--mnli_start false or another --out"
+            f"the model of {start} is gone from {self.out}, and other tasks start from it; give --mnli_start false or "
+            "another --out"
         )
 
-    def _run_tasks(self, tasks: list[Task], starts: dict[str, tuple[str, str, str]]) -> dict[str, list[Run]]:
-        """The grid on the first seed, if it is searched; then the other seeds with the best of it."""
+    def _run_tasks(self, tasks: list[Task], starts: dict[str, list[Start]]) -> dict[str, list[Run]]:
+        """The grid on the first seed, if it is searched; then the other seeds with the best of it.
+
+        Args:
+            starts: by task, where each seed starts.
+        """
         chosen: dict[str, tuple[int, Settings]] = {
             task.name: (0, self.recipe.settings(task, **self.loop.changes)) for task in tasks
         }
         if self.args.search:
             grids = {task.name: self.recipe.trials(task, **self.loop.changes) for task in tasks}
             jobs = [
-                self._job(task, 0, trial, settings, starts[task.name])
+                self._job(task, 0, trial, settings, starts[task.name][0])
                 for task in tasks for trial, settings in enumerate(grids[task.name])
             ]  # fmt: skip
             for name, found in _by_task(jobs, self._execute_all(jobs)).items():
@@ -268,12 +327,12 @@ class Suite:
                 job, _ = best_run(found)
                 chosen[name] = job.trial, job.settings
         jobs = [
-            self._job(task, seed, *chosen[task.name], starts[task.name])
+            self._job(task, seed, *chosen[task.name], starts[task.name][seed])
             for task in tasks for seed in range(self.seeds)
         ]  # fmt: skip
         return _by_task(jobs, self._execute_all(jobs))
 
-    def _job(self, task: Task, seed: int, trial: int, settings: Settings, start: tuple[str, str, str]) -> Job:
+    def _job(self, task: Task, seed: int, trial: int, settings: Settings, start: Start) -> Job:
         return make_job(task, seed, trial, settings, self.source, self.data[task.name], self.loop, start)
 
     def _execute_all(self, jobs: list[Job]) -> dict[str, dict[str, Any]]:
@@ -290,24 +349,36 @@ class Suite:
 
     def _execute(self, name: str, job: Job) -> dict[str, Any]:
         task, data = job.task, self.data[job.task.name]
-        source = self.source
+        source, weights = self.source, None
         if job.start:
             opened = open_source(self._start_folder(job.start), self.loop.trust_remote_code)
             source = dataclasses.replace(opened, name=job.started_from)
-        make = self.loop.make_strategy().head(source, task)
-        head = choose_head(source, task, self.loop.new_head or bool(job.start), make)
+        head = self.strategy.choose_head(source, task, self.loop.new_head or bool(job.start))
+        if self.strategy.part("multitask"):
+            head, weights = head_of(Path(source.path), task)
         diagnostics = {
             other: splits["test"]
             for other, splits in self.data.items()
             if suite_tasks(self.suite)[other].model_of == task.name
         }
         made = fine_tune(
-            source, task, data, self.encoder, head, job.settings, self.loop, job.seed, self.out, diagnostics, job.label
+            source,
+            task,
+            data,
+            self.encoder,
+            head,
+            job.settings,
+            self.loop,
+            job.seed,
+            self.out,
+            diagnostics,
+            job.label,
+            weights,
         )
         record = made.record | {"trial": job.trial, "started_from": job.started_from, "task": task.key}
         record["model"] = self.source.fingerprint
         record["diagnostics"] = {other: rows.fingerprint() for other, rows in diagnostics.items()}
-        _write_logits(self.out / "jobs" / name, made.logits)
+        write_logits(self.out / "jobs" / name, made.logits)
         if self.models.wanted(task.name):
             earlier = [
                 (other, found["score"])
@@ -320,50 +391,8 @@ class Suite:
         return record
 
 
-def best_run(runs: list[Run]) -> Run:
-    """The one with the best score on dev; of equals the first."""
-    return max(runs, key=lambda run: run[1]["score"])
-
-
 def _by_task(jobs: list[Job], records: dict[str, dict[str, Any]]) -> dict[str, list[Run]]:
     found: dict[str, list[Run]] = {}
     for job in jobs:
         found.setdefault(job.task.name, []).append((job, records[job.name]))
     return found
-
-
-def _check_folder(out: Path, suite: str) -> None:
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file; give a folder")
-    if not out.exists() or not any(out.iterdir()):
-        return
-    others = [name for name in ("glue", "superglue") if name != suite and (out / f"{name}_dev.json").exists()]
-    if others:
-        raise InputError(f"{out} holds results of {others[0]}; give {suite} another --out")
-    ours = ("ledger.jsonl", "builtin-", ".builtin-", FOLDER, f".{FOLDER}")
-    if not any(path.name.startswith(ours) for path in out.iterdir()):
-        raise InputError(f"{out} is not empty and holds no results of hfssl {suite}; give another --out")
-
-
-def _write_logits(folder: Path, logits: dict[str, np.ndarray]) -> None:
-    """The file appears whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    staging = folder / f".predictions.{os.getpid()}.npz"
-    np.savez_compressed(staging, **logits)
-    staging.replace(folder / "predictions.npz")
-
-
-def read_logits(out: Path, name: str) -> dict[str, np.ndarray]:
-    """The logits of a job by split.
-
-    Raises:
-        InputError: they are gone.
-    """
-    path = out / "jobs" / name / "predictions.npz"
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {split: file[split] for split in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(
-            f"cannot read {path}: {error}; delete its line in {out / 'ledger.jsonl'} to do that job again"
-        ) from error

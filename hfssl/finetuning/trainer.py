@@ -140,8 +140,12 @@ class _Updates(TrainerCallback):
 
 
 @torch.inference_mode()
-def predict(model, encoded: Encoded, pad_id: int, bf16: bool = False, multiple: int = 1, label: str = "") -> np.ndarray:
+def predict(
+    model, encoded: Encoded, pad_id: int, bf16: bool = False, multiple: int = 1, label: str = "",
+    strategy: Strategy | None = None,
+) -> np.ndarray:  # fmt: skip
     """The logits of every row (R, C), float32, in the rows' own order; `label` is that of the progress shown."""
+    strategy = strategy or Strategy()
     device = next(model.parameters()).device
     collator = TaskCollator(encoded, None, pad_id, multiple=multiple)
     was_training = model.training
@@ -151,7 +155,7 @@ def predict(model, encoded: Encoded, pad_id: int, bf16: bool = False, multiple: 
     for rows in sorted_rows(encoded, CPU_TOKENS if device.type == "cpu" else GPU_TOKENS):
         batch = {name: tensor.to(device, non_blocking=True) for name, tensor in collator.pad(rows).items()}
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            found.append(model(**batch).logits.float())
+            found.append(strategy.predict(model, batch).float())
         order.append(rows)
         progress.update(len(rows))
     progress.close()

@@ -18,7 +18,8 @@ from hfssl.finetuning.comparison import _differences, compare_folders, compariso
 from hfssl.finetuning.loop import confidence, decode
 from hfssl.finetuning.outcome import TaskRuns, collect, make_result, write_outcome
 from hfssl.finetuning.report import row_errors, write_report
-from hfssl.finetuning.suite import Suite, read_logits
+from hfssl.finetuning.runs import read_logits
+from hfssl.finetuning.suite import Suite
 
 TOY = "builtin:toyglue"
 
@@ -50,7 +51,7 @@ def without_training(suite, noise, jobs, execute):
 
 def planted(job, suite, noise, out):
     """Logits of the truth with some rows at random, written as a job would."""
-    from hfssl.finetuning.suite import _write_logits
+    from hfssl.finetuning.runs import write_logits
 
     task, generator = job.task, np.random.default_rng(job.seed)
     logits = {}
@@ -68,7 +69,7 @@ def planted(job, suite, noise, out):
         logits[split] = 3 * np.eye(len(task.labels))[said] + generator.normal(0, 0.1, (len(data), len(task.labels)))
     if task.name == "mnli":
         logits["ax.test"] = generator.normal(size=(len(suite.data["ax"]["test"]), 3))
-    _write_logits(out / "jobs" / job.name, {name: part.astype(np.float32) for name, part in logits.items()})
+    write_logits(out / "jobs" / job.name, {name: part.astype(np.float32) for name, part in logits.items()})
     return {
         "score": 1 - noise + 0.01 * job.seed, "last_score": 0.5, "head": list(task.labels or ("score",)), "flags": [],
         "settings": {"learning_rate": 1e-3}, "updates": 7, "selection": "best epoch on dev", "tokens": 100,

@@ -25,7 +25,8 @@ from hfssl.finetuning import suite as suite_module
 from hfssl.finetuning.arguments import LoopArguments, SuiteArguments
 from hfssl.finetuning.command import run_suite
 from hfssl.finetuning.encoding import TaskEncoder
-from hfssl.finetuning.suite import Suite, read_logits
+from hfssl.finetuning.runs import read_logits
+from hfssl.finetuning.suite import Suite
 from hfssl.training.ledger import Ledger
 
 TOY = "builtin:toyglue"

@@ -12,10 +12,13 @@ from typing import Any, get_args, get_type_hints
 
 from hfssl.errors import InputError, nearest
 from hfssl.finetuning.strategies.alice import Alice
+from hfssl.finetuning.strategies.ensemble import Ensemble
 from hfssl.finetuning.strategies.freelb import FreeLB
 from hfssl.finetuning.strategies.hire import Hire
+from hfssl.finetuning.strategies.multitask import Multitask
 from hfssl.finetuning.strategies.smart import Smart
 from hfssl.finetuning.strategies.strategy import Composition, Roberta, Strategy, options_of
+from hfssl.finetuning.strategies.t5 import TextToText
 
 STRATEGIES: dict[str, type[Strategy]] = {
     "plain": Strategy,
@@ -24,6 +27,9 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "freelb": FreeLB,
     "alice": Alice,
     "hire": Hire,
+    "multitask": Multitask,
+    "t5": TextToText,
+    "ensemble": Ensemble,
 }
 
 

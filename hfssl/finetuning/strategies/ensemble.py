@@ -29,3 +29,7 @@ class Ensemble(Strategy):
                 f"ensemble.average {self.average!r} is not one of {', '.join(AVERAGES)}"
                 f"{nearest(self.average, AVERAGES)}"
             )
+
+    @property
+    def training(self) -> Strategy:
+        return Strategy()

@@ -46,7 +46,7 @@ class MixedBatches(Sampler[list[tuple[int, int]]]):
 
     Args:
         tasks: by name the task's own batches, whole ones (`LengthBatches` with one part).
-        parts: of a batch, for gradient accumulation. The last batch of a task's epoch is left out if it has fewer items.
+        parts: of a batch, for gradient accumulation. A task's last batch is left out if it has fewer items.
         sampling, temperature: of `task_turns`.
     """
 

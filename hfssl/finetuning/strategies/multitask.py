@@ -20,7 +20,8 @@ class Multitask(Strategy):
 
     name: ClassVar[str] = "multitask"
     source: ClassVar[str] = "Liu et al. 2019 (MT-DNN), algorithm 1"
-    changes: ClassVar[tuple[str, ...]] = ("start", "head")
+    changes: ClassVar[tuple[str, ...]] = ("start",)
+    takes_flags: ClassVar[bool] = False
 
     sampling: str = field(
         default="proportional",

@@ -8,11 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from hfssl.errors import InputError
+from hfssl.evaluation.task_data import SplitData
 from hfssl.evaluation.tasks import Task
+from hfssl.finetuning.batches import make_targets
+from hfssl.finetuning.encoding import TaskEncoder
+from hfssl.finetuning.heads import Head, choose_head, load_model
 from hfssl.finetuning.losses import item_losses
 from hfssl.finetuning.sources import MakeModel, Source
 
@@ -31,6 +36,8 @@ class Strategy:
             contradict each other.
         recipe: the recipe that it is, if it is one.
         perturbs: it hooks into the embeddings, which a compiled model does not notice.
+        by_candidate: COPA's and ReCoRD's candidates are rows of their own, to be scored.
+        takes_flags: it goes with ``--torch_compile`` and ``--freeze_encoder``.
     """
 
     name: ClassVar[str] = "plain"
@@ -39,6 +46,8 @@ class Strategy:
     changes: ClassVar[tuple[str, ...]] = ()
     recipe: ClassVar[str | None] = None
     perturbs: ClassVar[bool] = False
+    by_candidate: ClassVar[bool] = True
+    takes_flags: ClassVar[bool] = True
 
     @property
     def parts(self) -> tuple[Strategy, ...]:
@@ -48,6 +57,11 @@ class Strategy:
     @property
     def is_plain(self) -> bool:
         return type(self) is Strategy
+
+    @property
+    def training(self) -> Strategy:
+        """What of it changes the training; the rest is of the predictions."""
+        return self
 
     @property
     def passes(self) -> int:
@@ -79,6 +93,32 @@ class Strategy:
             InputError: there is none for such a model or task.
         """
         return None
+
+    def choose_head(self, source: Source, task: Task, new_head: bool = False) -> Head:
+        """The head of a task, as `heads.choose_head`.
+
+        Raises:
+            InputError: as there; the task is none for the strategy.
+        """
+        return choose_head(source, task, new_head, self.head(source, task))
+
+    def load(
+        self, source: Source, task: Task, head: Head, seed: int, freeze_encoder: bool = False
+    ) -> PreTrainedModel:  # fmt: skip
+        """The model to train, as `heads.load_model`."""
+        return load_model(source, task, head, seed, freeze_encoder, self.head(source, task))
+
+    def encoder(self, tokenizer, max_length: int, with_types: bool) -> TaskEncoder:
+        """What makes tokens of the tasks' texts."""
+        return TaskEncoder(tokenizer, max_length, with_types)
+
+    def targets(self, data: SplitData, order: Sequence[str]) -> np.ndarray:
+        """What the losses get as labels, as `make_targets`."""
+        return make_targets(data, order)
+
+    def predict(self, model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The logits of a batch (R, C), from which predictions are decoded."""
+        return model(**inputs).logits
 
     def for_task(self, task: Task) -> Strategy:
         """With the paper's settings for this task in place of options that were not given."""
@@ -167,6 +207,38 @@ class Composition(Strategy):
         for part in self.given:
             part.check(source)
 
+    @property
+    def training(self) -> Strategy:
+        kept = tuple(part for part in self.given if part.training is part)
+        return Composition(kept) if len(kept) > 1 else kept[0]
+
+    def _owner(self, what: str) -> Strategy:
+        """Whose part that is: of what none changes, a plain strategy's."""
+        return next((part for part in self.given if what in part.changes), Strategy())
+
+    @property
+    def by_candidate(self) -> bool:
+        return all(part.by_candidate for part in self.given)
+
+    @property
+    def takes_flags(self) -> bool:
+        return all(part.takes_flags for part in self.given)
+
+    def choose_head(self, source, task, new_head=False):
+        return self._owner("head").choose_head(source, task, new_head)
+
+    def load(self, source, task, head, seed, freeze_encoder=False):
+        return self._owner("head").load(source, task, head, seed, freeze_encoder)
+
+    def encoder(self, tokenizer, max_length, with_types):
+        return self._owner("texts").encoder(tokenizer, max_length, with_types)
+
+    def targets(self, data, order):
+        return self._owner("texts").targets(data, order)
+
+    def predict(self, model, inputs):
+        return self._owner("texts").predict(model, inputs)
+
     def head(self, source: Source, task: Task) -> MakeModel | None:
         made = [part.head(source, task) for part in self.given]
         return next((make for make in made if make), None)
@@ -179,8 +251,7 @@ class Composition(Strategy):
             part.bind(model, task, seed, updates)
 
     def losses(self, model, inputs, labels, groups=None):
-        owner = next((part for part in self.given if "loss" in part.changes), self.given[0])
-        return owner.losses(model, inputs, labels, groups)
+        return self._owner("loss").losses(model, inputs, labels, groups)
 
     def after_update(self, model: PreTrainedModel) -> None:
         for part in self.given:

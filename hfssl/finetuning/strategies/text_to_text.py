@@ -26,7 +26,10 @@ UNREADABLE = -1.0  # the score that T5's string_to_float gives to what is no num
 # The order of the columns where it is not that of their names.
 _ORDERS = {"multirc": ("question", "answer", "paragraph"), "wic": ("sentence1", "sentence2", "word")}
 _AS_PAIR = {"sentence1": "premise", "sentence2": "hypothesis"}  # AX-b, which RTE's model of SuperGLUE reads
-_UNFIT = {"wsc": "T5 generates the name that the pronoun stands for", "record": "its answers are names, not label words"}
+_UNFIT = {
+    "wsc": "T5 generates the name that the pronoun stands for",
+    "record": "its answers are names, not label words",
+}
 
 
 def check_task(task: Task) -> None:

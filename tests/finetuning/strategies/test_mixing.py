@@ -60,7 +60,7 @@ def test_what_a_task_has_left_comes_in_the_next_epoch():
 def test_parts_of_a_batch_follow_one_another():
     whole, parts = epoch(mixed()), epoch(mixed(parts=4))
     # The 9th item of the last task is a batch of one, which has no four parts: it is left out.
-    joined = [sum(parts[start : start + 4], []) for start in range(0, len(parts), 4)]
+    joined = [[key for part in parts[start : start + 4] for key in part] for start in range(0, len(parts), 4)]
     assert len(joined) == len(whole) - 1 and all(parts)
     assert {tuple(batch) for batch in joined} < {tuple(batch) for batch in whole}
 

@@ -138,7 +138,7 @@ def test_a_text_that_is_no_word_is_no_answer(model, t5_tokenizer, monkeypatch):
 
 
 def test_tasks_without_words_and_tokenizers_that_cannot_write_them():
-    with pytest.raises(InputError, match="WSC has no label words .*leave it out of --tasks"):
+    with pytest.raises(InputError, match=r"WSC has no label words .*leave it out of --tasks"):
         check_task(TASKS["superglue/wsc"])
     with pytest.raises(InputError, match="ReCoRD has no label words"):
         check_task(TASKS["superglue/record"])

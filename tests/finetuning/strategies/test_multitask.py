@@ -1,0 +1,105 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoModelForSequenceClassification
+
+from hfssl.errors import InputError
+from hfssl.finetuning import suite as suite_module
+from hfssl.finetuning.strategies import parse_strategy
+from hfssl.training.ledger import Ledger
+
+QUICK = {"strategy": "multitask", "max_steps": 6}
+
+
+def test_tasks_start_from_what_they_learned_together(go, tmp_path, monkeypatch):
+    """Without any learning of its own a task's model is the shared encoder with that task's head."""
+    starts = []
+    real = suite_module.fine_tune
+
+    def fine_tune(source, *given):
+        starts.append(source.path)
+        return real(source, *given)
+
+    monkeypatch.setattr(suite_module, "fine_tune", fine_tune)
+    options = ["learning_rate=3e-3"]
+    result = go("glue", "cola,stsb,mnli", seeds=2, learning_rate=1e-30, strategy_options=options, **QUICK)
+    shared = sorted((tmp_path / "out" / "multitask").iterdir())
+    assert [path.name.rpartition("-")[0] for path in shared] == ["multitask-seed0", "multitask-seed1"]
+    assert sorted(starts) == sorted(str(path) for path in shared * 3)
+    assert result.tasks["mnli"].started_from == "all 3 tasks together (seed 0); all 3 tasks together (seed 1)"
+    name = json.loads((tmp_path / "out" / "models" / "mnli" / "hfssl_task.json").read_text())["job"]
+    folder = shared[int(name.split("-")[1].removeprefix("seed"))]
+    encoder = AutoModel.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out" / "models" / "mnli")
+    own = model.base_model.state_dict()
+    assert all(torch.equal(tensor, own[key]) for key, tensor in encoder.state_dict().items())
+    head = load_file(folder / "mnli.safetensors")
+    assert set(head) == {"classifier.weight", "classifier.bias"}
+    assert torch.equal(model.classifier.weight, head["classifier.weight"])
+    before = AutoModel.from_pretrained(result.model)
+    assert not torch.equal(before.get_input_embeddings().weight, encoder.get_input_embeddings().weight)
+    records = Ledger(tmp_path / "out" / "ledger.jsonl").results()
+    stages = [record for record in records.values() if record["task"] == "multitask"]
+    assert len(stages) == 2 and stages[0]["updates"] == 6 and set(stages[0]["dev_scores"]) == set(result.tasks)
+    assert result.cost["jobs"] == 8
+    dev = stages[int(folder.name.split("-")[1].removeprefix("seed"))]["dev_scores"]["mnli"]
+    assert 100 * dev == pytest.approx(sum(score[0] for score in result.tasks["mnli"].scores.values()) / 2, abs=30)
+
+
+def test_a_rerun_does_what_is_missing_of_both_stages(go, tmp_path, monkeypatch):
+    tasks, done = "cola,rte", []
+    real_shared, real = suite_module.train_shared, suite_module.fine_tune
+    monkeypatch.setattr(suite_module, "train_shared", lambda *given: done.append("shared") or real_shared(*given))
+    monkeypatch.setattr(suite_module, "fine_tune", lambda *given: done.append(given[1].name) or real(*given))
+    first = go("glue", tasks, **QUICK)
+    assert done == ["shared", *done[1:]] and sorted(done[1:]) == ["cola", "rte"]
+    done.clear()
+    assert go("glue", tasks, **QUICK) == first and not done
+    path = tmp_path / "out" / "ledger.jsonl"
+    whole = path.read_text().splitlines()
+    path.write_text("\n".join(line for line in whole if '"task": "glue/rte"' not in line) + "\n")
+    again = go("glue", tasks, **QUICK)
+    assert done == ["rte"] and again.tasks["rte"].scores == first.tasks["rte"].scores
+    done.clear()
+    path.write_text(whole[0] + "\n")  # the shared stage is done anew, to the same bits
+    again = go("glue", tasks, **QUICK)
+    assert len(done) == 3 and {name: one.scores for name, one in again.tasks.items()} == {
+        name: one.scores for name, one in first.tasks.items()
+    }
+    done.clear()
+    go("glue", tasks, strategy_options=["sampling=temperature"], **QUICK)
+    assert sorted(done) == ["cola", "rte", "shared"]
+    done.clear()
+    go("glue", tasks, max_steps=6)  # plain jobs are others
+    assert sorted(done) == ["cola", "rte"]
+
+
+def test_it_composes_with_smart_and_with_freelb_in_both_stages(go):
+    for other in ("smart", "freelb"):
+        result = go("glue", "cola,rte", strategy=f"multitask+{other}", max_steps=2, out=other)
+        assert set(result.tasks["rte"].settings["strategy_options"]) == {"multitask", other}
+        assert "MT-DNN" in result.protocol
+
+
+def test_spans_and_candidates_share_the_encoder_too(go):
+    result = go("superglue", "wic,copa,cb", **QUICK)
+    assert set(result.tasks) == {"wic", "copa", "cb"}
+
+
+def test_bad_input(go, tmp_path):
+    for arguments, message in (
+        ({"tasks": "rte"}, "--tasks must name two at least"),
+        ({"freeze_encoder": True}, "--freeze_encoder does not go with --strategy multitask"),
+        ({"mnli_model": "x"}, "--mnli_model has no use with --strategy multitask"),
+        ({"strategy_options": ["sampling=random"]}, "multitask.sampling 'random' is not one of proportional"),
+        ({"strategy_options": ["temperature=0"]}, "multitask.temperature must be at least"),
+        ({"gradient_accumulation_steps": 5, "batch_size": 10}, "does not divide the batch of 32 of CoLA"),
+    ):
+        given = {"tasks": "cola,rte"} | arguments
+        with pytest.raises(InputError, match=message):
+            go("glue", given.pop("tasks"), **QUICK | given)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="names multitask twice"):
+        parse_strategy("multitask+multitask")
