@@ -49,14 +49,15 @@ def parse_config(
     argv, model_flags = _split_model_flags(list(sys.argv[1:] if argv is None else argv), model is not None)
     argv, path = _take_config_flag(argv)
     values = read_yaml(path) if path else {}
-    model_values = values.pop("model", None) or {}
+    known = [field.name for kind in dataclass_types for field in dataclasses.fields(kind) if field.init]
+    # Of a program that takes a model by its name `model` is a key like any other.
+    model_values = {} if model is None and "model" in known else values.pop("model", None) or {}
     if not isinstance(model_values, dict):
         raise InputError(f"{path}: 'model' must be a mapping of the model's fields")
     if model_values and model is None:
         raise InputError(f"{path}: this program takes no 'model' mapping")
 
     parser = _parser(dataclass_types)
-    known = [field.name for kind in dataclass_types for field in dataclasses.fields(kind) if field.init]
     for key in values:
         if key not in known:
             raise InputError(f"{path}: unknown key {key!r}{nearest(key, [*known, 'model'] if model else known)}")

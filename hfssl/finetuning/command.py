@@ -34,6 +34,27 @@ def run_suite(name: str, args: SuiteArguments, loop: LoopArguments) -> ModelResu
         corpus = load_texts(TextArguments(args.contamination, eval_fraction=0.0))
     logger.info("Reading the data and %s", args.model)
     suite = Suite(name, args, loop)
+    _, result, submission = complete_suite(suite, corpus)
+    console = Console()
+    console.print(result_table(result))
+    if not result.synthetic:
+        for board in boards([result], [name]):
+            if any(row.own for row in board.rows):
+                console.print(board_table(board, console.width))
+    for line in _said(suite, result, submission):
+        logger.info("%s", line)
+    return result
+
+
+def complete_suite(suite: Suite, corpus: Texts | None = None) -> tuple[dict[str, TaskRuns], ModelResult, Submission]:
+    """Runs what is missing of a suite and writes everything into its folder.
+
+    Args:
+        corpus: in which the dev rows are looked for.
+
+    Returns:
+        By task its runs, the result, the submission.
+    """
     try:
         runs = suite.run()
     except KeyboardInterrupt:
@@ -44,15 +65,7 @@ def run_suite(name: str, args: SuiteArguments, loop: LoopArguments) -> ModelResu
     result.notes += _overlap_notes(overlaps or {}, suite.args.contamination)
     submission = write_outcome(suite, tasks, result)
     write_report(suite.out / REPORT, result, tasks, _phenomena(suite, tasks), overlaps, suite.args.contamination or "")
-    console = Console()
-    console.print(result_table(result))
-    if not result.synthetic:
-        for board in boards([result], [name]):
-            if any(row.own for row in board.rows):
-                console.print(board_table(board, console.width))
-    for line in _said(suite, result, submission):
-        logger.info("%s", line)
-    return result
+    return tasks, result, submission
 
 
 def _phenomena(suite: Suite, tasks: dict[str, TaskRuns]) -> list[dict[str, str | int | float]]:

@@ -73,8 +73,7 @@ class Suite:
         self.tasks = select_tasks(suite, args.tasks)
         self._refuse_unused()
         self.trained = trained_tasks(suite, self.tasks, args.wnli)
-        if self.strategy.part("multitask") and len(self.trained) < 2:
-            raise InputError("--strategy multitask trains several tasks together: --tasks must name two at least")
+        self.strategy.check_tasks(self.trained)
         check_folder(self.out, suite)
         self.seeds = args.seeds or (5 if torch.cuda.is_available() else 1)
         self.data = self._load_data()

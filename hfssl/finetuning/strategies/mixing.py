@@ -125,6 +125,9 @@ class SharedEncoder(nn.Module):
     def get_input_embeddings(self) -> nn.Module:
         return self.base_model.get_input_embeddings()
 
+    def get_encoder(self) -> nn.Module:
+        return self.base_model.get_encoder()
+
     def forward(self, task: str, **inputs):
         """The outputs of one task's model."""
         return self.models[task](**inputs)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from hfssl.errors import InputError, nearest
+from hfssl.evaluation.tasks import Task
 from hfssl.finetuning.recipes import Settings
 from hfssl.finetuning.strategies.mixing import SAMPLINGS
 from hfssl.finetuning.strategies.strategy import Strategy, check_options
@@ -41,6 +43,10 @@ class Multitask(Strategy):
                 f"{nearest(self.sampling, SAMPLINGS)}"
             )
         check_options(self, temperature=1e-3, epochs=1e-3, learning_rate=1e-12, batch_size=1)
+
+    def check_tasks(self, tasks: Sequence[Task]) -> None:
+        if len(tasks) < 2:
+            raise InputError("--strategy multitask trains several tasks together: --tasks must name two at least")
 
     @property
     def settings(self) -> Settings:

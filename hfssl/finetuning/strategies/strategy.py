@@ -86,6 +86,9 @@ class Strategy:
                 f"{source.encoder_config.model_type} model"
             )
 
+    def check_tasks(self, tasks: Sequence[Task]) -> None:
+        """Raises InputError for tasks that it cannot take together."""
+
     def head(self, source: Source, task: Task) -> MakeModel | None:
         """What makes the model of an encoder; None: its own head, or transformers'.
 
@@ -206,6 +209,10 @@ class Composition(Strategy):
     def check(self, source: Source) -> None:
         for part in self.given:
             part.check(source)
+
+    def check_tasks(self, tasks: Sequence[Task]) -> None:
+        for part in self.given:
+            part.check_tasks(tasks)
 
     @property
     def training(self) -> Strategy:

@@ -1,0 +1,247 @@
+"""The strategies of fine-tuning in one table: the same model, tasks and seeds, each beside plain fine-tuning.
+
+    OUT/STRATEGY/         what hfssl glue writes, with its ledger
+    OUT/strategies.json   rows; OUT/strategies.csv the same as a table
+
+Every job is on the ledger of its strategy, so a study that was stopped goes on where it was. An ensemble trains
+nothing: its members are the runs of the strategy that it is of. The difference to plain has a paired permutation test
+over items, and Holm's correction over all strategies and tasks.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from rich.table import Table
+
+from hfssl.errors import InputError
+from hfssl.evaluation.scoring import task_score
+from hfssl.evaluation.significance import LEVEL, PERMUTATIONS, holm, paired_permutation
+from hfssl.evaluation.tasks import suite_tasks
+from hfssl.files import write_whole
+from hfssl.finetuning.arguments import LoopArguments, SuiteArguments
+from hfssl.finetuning.command import complete_suite
+from hfssl.finetuning.outcome import TaskRuns
+from hfssl.finetuning.strategies import parse_strategy
+from hfssl.finetuning.suite import Suite
+
+logger = logging.getLogger(__name__)
+
+PLAIN, ALL, MEAN = "plain", "ensemble of all", "mean"
+STRATEGIES = ("plain", "roberta", "smart", "freelb", "alice", "hire", "multitask", "multitask+smart", "ensemble")
+
+
+@dataclass
+class StrategyStudyArguments:
+    """Which strategies, on which model and tasks."""
+
+    model: str = field(metadata={"help": "What hfssl glue takes."})
+    strategies: list[str] = field(
+        default_factory=lambda: list(STRATEGIES),
+        metadata={"help": "As --strategy of hfssl glue; plain is always there."},
+    )
+    options: list[str] = field(
+        default_factory=list, metadata={"help": "Of the strategies: smart.weight=3 freelb.steps=2."}
+    )
+    suite: str = field(default="glue", metadata={"help": "glue or superglue."})
+    tasks: str = field(default="rte,mrpc", metadata={"help": "Names with commas."})
+    data_dir: str = field(default="hub", metadata={"help": "As hfssl glue takes it."})
+    seeds: int = field(default=3, metadata={"help": "Of each strategy."})
+    save_models: str = field(default="none", metadata={"help": "Of each strategy and task: best, all, none."})
+    out: str = field(default="out/strategies", metadata={"help": "The folder for all of it."})
+
+    def __post_init__(self):
+        if len({*self.strategies}) < len(self.strategies):
+            raise InputError(f"--strategies names one twice: {', '.join(self.strategies)}")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A strategy with its runs.
+
+    Attributes:
+        tasks: scored ones, by name.
+        scores: of each task the mean over seeds, in points; of an ensemble its own.
+        intervals: 95 %, of the same.
+        seconds: of training a model of each task; of an ensemble that of all its members.
+    """
+
+    tasks: dict[str, TaskRuns]
+    scores: dict[str, float]
+    intervals: dict[str, list[float]]
+    seconds: float
+
+
+def compare_strategies(args: StrategyStudyArguments, loop: LoopArguments) -> list[dict[str, Any]]:
+    """Runs what is missing and writes strategies.json and strategies.csv.
+
+    Args:
+        loop: of every strategy; a setting that it gives holds for all of them.
+
+    Returns:
+        A row for each strategy and task, and one for the mean over tasks: "strategy", "task", "seeds", "score" (mean
+        over seeds), "low", "high"; beside plain "difference", "p", "corrected_p"; "time" in multiples of plain's.
+
+    Raises:
+        InputError: a strategy that the model or the tasks cannot take, before anything is trained; as `Suite`.
+    """
+    loops = _loops(args, loop)
+    plain = _suite(args, PLAIN, loops[PLAIN])
+    for one in loops.values():
+        strategy = one.make_strategy()
+        strategy.check(plain.source)
+        strategy.check_tasks(plain.trained)
+        for task in plain.trained:
+            strategy.choose_head(plain.source, task, one.new_head)
+    arms: dict[str, Arm] = {}
+    for number, (name, one) in enumerate(loops.items(), start=1):
+        logger.info("%s: strategy %d of %d", name, number, len(loops))
+        arms[name] = _run(plain if name == PLAIN else _suite(args, name, one, _members(args, name, arms)))
+    rows = rows_of(args.suite, arms)
+    out, settings = Path(args.out), asdict(args) | {"loop": asdict(loop)}
+    write_whole(out / "strategies.json", json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n")
+    write_whole(out / "strategies.csv", _csv(rows))
+    logger.info("The table is in %s: strategies.json and .csv", out)
+    return rows
+
+
+def _loops(args: StrategyStudyArguments, loop: LoopArguments) -> dict[str, LoopArguments]:
+    """By strategy what its runs are told, plain first, ensembles last."""
+    if loop.strategy != PLAIN:
+        raise InputError(f"compare_strategies takes --strategies, several; --strategy {loop.strategy} is hfssl glue's")
+    names = sorted(dict.fromkeys([PLAIN, *args.strategies]), key=lambda name: (name != PLAIN, _is_ensemble(name)))
+    trained = [name for name in names if not _is_ensemble(name)]
+    loops, used = {}, set()
+    for name in names:
+        parts = ["ensemble"] if _is_ensemble(name) else name.split("+")
+        own = [option for option in args.options if option.partition(".")[0] in parts]
+        used |= {*own}
+        recipe = "auto" if parse_strategy(name, own).recipe else loop.recipe
+        loops[name] = dataclasses.replace(loop, strategy="+".join(parts), strategy_options=own, recipe=recipe)
+        if _is_ensemble(name) and _members_of(name) not in trained:
+            raise InputError(f"--strategies {name} averages the runs of {_members_of(name)}: name it, too")
+        if _is_ensemble(name) and len(trained) > 1:
+            loops[ALL] = loops[name]
+    for option in args.options:
+        if option not in used:
+            raise InputError(f"--options {option!r} is of none of {', '.join(names)}: write STRATEGY.NAME=VALUE")
+    return loops
+
+
+def _is_ensemble(name: str) -> bool:
+    return name == ALL or "ensemble" in name.split("+")
+
+
+def _members_of(name: str) -> str:
+    """The strategy whose runs an ensemble is of."""
+    return "+".join(part for part in name.split("+") if part != "ensemble") or PLAIN
+
+
+def _members(args: StrategyStudyArguments, name: str, arms: Mapping[str, Arm]) -> str | None:
+    """The folders of an ensemble's members; None for what is trained."""
+    if name == ALL:
+        return ",".join(str(_folder(args, other)) for other in arms if not _is_ensemble(other))
+    return str(_folder(args, _members_of(name))) if _is_ensemble(name) else None
+
+
+def _folder(args: StrategyStudyArguments, name: str) -> Path:
+    return Path(args.out) / name.replace(" ", "-")
+
+
+def _suite(args: StrategyStudyArguments, name: str, loop: LoopArguments, members: str | None = None) -> Suite:
+    given = SuiteArguments(
+        args.model, str(_folder(args, name)), args.tasks, args.data_dir, args.seeds, save_models=args.save_models,
+        ensemble_of=members,
+    )  # fmt: skip
+    return Suite(args.suite, given, loop)
+
+
+def _run(suite: Suite) -> Arm:
+    tasks, result, _ = complete_suite(suite)
+    known, scores = suite_tasks(suite.suite), {}
+    for name, found in result.tasks.items():
+        seeds = range(len(found.seeds))
+        each = [task_score(known[name], {key: values[seed] for key, values in found.scores.items()}) for seed in seeds]
+        scores[name] = mean(each)
+    intervals = {name: found.intervals["score"] for name, found in result.tasks.items()}
+    models = 1 if suite.members is not None else suite.seeds
+    return Arm({name: tasks[name] for name in scores}, scores, intervals, result.cost["train_seconds"] / models)
+
+
+def rows_of(suite: str, arms: Mapping[str, Arm], permutations: int = PERMUTATIONS) -> list[dict[str, Any]]:
+    """The rows of `compare_strategies`; the first arm is plain."""
+    known, plain = suite_tasks(suite), arms[PLAIN]
+    tests = {
+        (name, task): paired_permutation(
+            known[task], plain.tasks[task].splits, *_paired(arm.tasks[task], plain.tasks[task]), permutations
+        )
+        for name, arm in arms.items() if name != PLAIN
+        for task in plain.tasks
+    }  # fmt: skip
+    corrected = dict(zip(tests, holm([p for _, p in tests.values()]), strict=True))
+    rows = []
+    for name, arm in arms.items():
+        for task, one in arm.tasks.items():
+            low, high = arm.intervals[task]
+            row = {"strategy": name, "task": known[task].title, "seeds": len(one.seeds)}
+            row |= {"score": arm.scores[task], "low": low, "high": high}
+            if name != PLAIN:
+                difference, p = tests[name, task]
+                row |= {"difference": 100 * difference, "p": p, "corrected_p": corrected[name, task]}
+            rows.append(row)
+        whole = {"strategy": name, "task": MEAN, "score": mean(arm.scores.values())}
+        if name != PLAIN:
+            whole["difference"] = mean(100 * tests[name, task][0] for task in plain.tasks)
+        rows.append(whole | {"time": arm.seconds / plain.seconds, "seconds": arm.seconds})
+    return rows
+
+
+def _paired(one: TaskRuns, plain: TaskRuns) -> tuple[dict[str, list], dict[str, list]]:
+    """By split, the predictions of each seed; an ensemble's only one stands beside each of plain's."""
+    splits = one.task.scored_splits
+    counts = {split: len(plain.predictions[split]) if one.singles else 1 for split in splits}
+    return (
+        {split: list(one.predictions[split]) * counts[split] for split in splits},
+        {split: list(plain.predictions[split]) for split in splits},
+    )
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def strategies_table(rows: Sequence[Mapping[str, Any]], model: str) -> Table:
+    """The rows as a table of rich."""
+    table = Table(title=f"Strategies on {model}", title_justify="left", caption_justify="left")
+    for name in ("strategy", "task", "score", "95 % interval", "less plain", "p (Holm)", "time"):
+        table.add_column(name, justify="left" if name in ("strategy", "task") else "right")
+    for row in rows:
+        sure = row.get("corrected_p", 1.0) < LEVEL
+        interval = f"{row['low']:.1f} to {row['high']:.1f}" if "low" in row else ""
+        difference = f"{row['difference']:+.1f}" if "difference" in row else ""
+        p = f"{row['corrected_p']:.3f}{' *' if sure else ''}" if "corrected_p" in row else ""
+        time = f"{row['time']:.2f} x" if "time" in row else ""
+        table.add_row(row["strategy"], row["task"], f"{row['score']:.1f}", interval, difference, p, time)
+        if row["task"] == MEAN:
+            table.add_section()
+    tests = sum("p" in row for row in rows)
+    table.caption = (
+        "Points of 100 on dev, means over seeds; interval: bootstrap over items and seeds; p: paired permutation test "
+        f"over items against plain, after Holm's correction for {tests} tests, * below {LEVEL:g}; time: of training a "
+        "model of each task, of an ensemble all its members, in multiples of plain's."
+    )
+    return table
