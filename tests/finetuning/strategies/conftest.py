@@ -7,7 +7,9 @@ import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
 from hfssl.finetuning.arguments import LoopArguments, SuiteArguments
-from hfssl.finetuning.command import run_suite
+from hfssl.finetuning.command import complete_suite
+from hfssl.finetuning.outcome import collect, make_result, write_outcome
+from hfssl.finetuning.suite import Suite
 
 
 @pytest.fixture(scope="session")
@@ -35,11 +37,17 @@ def t5_folder(tmp_path_factory, t5_tokenizer):
 def go(bert_folder, tmp_path):
     """`go("glue", "cola,rte", strategy="ensemble", max_steps=2)`: runs into tmp_path / out and returns the result."""
 
-    def run(name, tasks, model=None, out="out", **arguments):
+    def run(name, tasks, model=None, out="out", report=False, **arguments):
         ours = {key: arguments.pop(key) for key in list(arguments) if key in SuiteArguments.__dataclass_fields__}
         args = SuiteArguments(
             str(model or bert_folder), str(tmp_path / out), tasks, **{"data_dir": "builtin:toyglue"} | ours
         )
-        return run_suite(name, args, LoopArguments(**{"max_steps": 2, "recipe": "scratch"} | arguments))
+        suite = Suite(name, args, LoopArguments(**{"max_steps": 2, "recipe": "scratch"} | arguments))
+        if report:
+            return complete_suite(suite)[1]
+        tasks = collect(suite, suite.run())  # without its report, whose figures take longer than the training
+        result = make_result(suite, tasks)
+        write_outcome(suite, tasks, result)
+        return result
 
     return run

@@ -24,7 +24,7 @@ def test_an_ensemble_of_its_seeds_trains_what_plain_trains(go, tmp_path, monkeyp
     plain = go("glue", "rte,stsb", seeds=2, **QUICK)
     jobs = Ledger(tmp_path / "out" / "ledger.jsonl").results()
     monkeypatch.setattr(suite_module, "fine_tune", None)  # nothing is trained again
-    result = go("glue", "rte,stsb", seeds=2, strategy="ensemble", **QUICK)
+    result = go("glue", "rte,stsb", seeds=2, strategy="ensemble", report=True, **QUICK)
     assert result.kind == "ensemble" and "ensemble" in result.protocol and "member_scores" in result.protocol
     for name in ("rte", "stsb"):
         splits = load_task(TASKS[f"glue/{name}"], TOY)

@@ -10,7 +10,7 @@ from hfssl.finetuning import suite as suite_module
 from hfssl.finetuning.strategies import parse_strategy
 from hfssl.training.ledger import Ledger
 
-QUICK = {"strategy": "multitask", "max_steps": 6}
+QUICK = {"strategy": "multitask", "max_steps": 4}
 
 
 def test_tasks_start_from_what_they_learned_together(go, tmp_path, monkeypatch):
@@ -42,7 +42,7 @@ def test_tasks_start_from_what_they_learned_together(go, tmp_path, monkeypatch):
     assert not torch.equal(before.get_input_embeddings().weight, encoder.get_input_embeddings().weight)
     records = Ledger(tmp_path / "out" / "ledger.jsonl").results()
     stages = [record for record in records.values() if record["task"] == "multitask"]
-    assert len(stages) == 2 and stages[0]["updates"] == 6 and set(stages[0]["dev_scores"]) == set(result.tasks)
+    assert len(stages) == 2 and stages[0]["updates"] == 4 and set(stages[0]["dev_scores"]) == set(result.tasks)
     assert result.cost["jobs"] == 8
     dev = stages[int(folder.name.split("-")[1].removeprefix("seed"))]["dev_scores"]["mnli"]
     assert 100 * dev == pytest.approx(sum(score[0] for score in result.tasks["mnli"].scores.values()) / 2, abs=30)
@@ -72,7 +72,7 @@ def test_a_rerun_does_what_is_missing_of_both_stages(go, tmp_path, monkeypatch):
     go("glue", tasks, strategy_options=["sampling=temperature"], **QUICK)
     assert sorted(done) == ["cola", "rte", "shared"]
     done.clear()
-    go("glue", tasks, max_steps=6)  # plain jobs are others
+    go("glue", tasks, max_steps=4)  # plain jobs are others
     assert sorted(done) == ["cola", "rte"]
 
 

@@ -8,8 +8,10 @@ from hfssl.errors import InputError
 from hfssl.evaluation.task_data import load_task
 from hfssl.evaluation.tasks import TASKS
 from hfssl.finetuning.arguments import LoopArguments
-from hfssl.finetuning.loop import decode, unanswered
+from hfssl.finetuning.loop import decode, fine_tune, unanswered
+from hfssl.finetuning.recipes import Settings
 from hfssl.finetuning.runs import read_logits
+from hfssl.finetuning.sources import open_source
 from hfssl.finetuning.strategies import parse_strategy
 from hfssl.finetuning.strategies.text_to_text import input_texts, label_words
 
@@ -18,8 +20,7 @@ TOY = "builtin:toyglue"
 
 def test_tasks_are_learned_as_texts_and_the_saved_model_writes_the_predictions(go, t5_folder, tmp_path):
     """The folder's own generate, by stock transformers, gives the predictions of dev."""
-    options = {"model": t5_folder, "strategy": "t5", "max_steps": 150, "learning_rate": 1e-2}
-    result = go("glue", "sst2,stsb", **options)
+    result = go("glue", "sst2", model=t5_folder, strategy="t5", max_steps=60, learning_rate=1e-2)
     assert result.tasks["sst2"].settings["strategy_options"] == {"t5": {"prediction": "greedy"}}
     folder = tmp_path / "out" / "models" / "sst2"
     model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
@@ -32,8 +33,6 @@ def test_tasks_are_learned_as_texts_and_the_saved_model_writes_the_predictions(g
     known = [row for row, text in enumerate(texts) if text in label_words(TASKS["glue/sst2"])]
     assert len(known) > 50 and [found[row] for row in known] == [texts[row] for row in known]
     assert all(found[row] != data.labels[row] for row in set(range(len(texts))) - set(known))
-    scores = json.loads((tmp_path / "out" / "predictions" / "stsb.json").read_text())["predictions"]["validation"][0]
-    assert all(min(abs(score - step / 5) for step in range(26)) < 1e-5 or score == -1 for score in scores)
 
 
 def test_what_is_no_word_is_wrong_and_flagged(go, t5_folder, tmp_path):
@@ -59,14 +58,20 @@ def test_by_likelihood_there_is_always_an_answer(go, t5_folder):
 
 
 @pytest.mark.parametrize("key", ["glue/mnli", "superglue/copa"])
-def test_an_update_in_parts_is_the_same(tune, t5_folder, key):
-    """Words of one length in one part and of others in another: the mean over items is what counts."""
-    found = []
+def test_an_update_in_parts_is_the_same(toy, t5_folder, tmp_path, key):
+    """Labels have different lengths: the mean over items is what counts, however they fall into parts."""
+    task, splits = toy(key)
+    source, found = open_source(str(t5_folder)), []
     for parts in (1, 4):
-        options = {"strategy": "t5", "gradient_accumulation_steps": parts, "max_steps": 3, "learning_rate": 1e-3}
-        made = tune(t5_folder, key, strategy_options=["prediction=likelihood"], **options)
+        args = LoopArguments(strategy="t5", strategy_options=["prediction=likelihood"], max_steps=3, recipe="scratch",
+                             gradient_accumulation_steps=parts)  # fmt: skip
+        strategy = args.make_strategy()
+        encoder, head = strategy.encoder(source.tokenizer, 64, False), strategy.choose_head(source, task)
+        settings = Settings(1e-3, 16, 1, 0.0, 0.0)
+        made = fine_tune(source, task, splits, encoder, head, settings, args, 0, tmp_path)
         found.append(made.model.get_input_embeddings().weight.detach())
-    assert torch.allclose(found[0], found[1], atol=1e-5) and not torch.equal(found[0], torch.zeros(1))
+    before = strategy.load(source, task, head, 0).get_input_embeddings().weight
+    assert torch.allclose(found[0], found[1], atol=1e-5) and not torch.allclose(found[0], before, atol=1e-4)
 
 
 def test_it_is_refused_where_it_does_not_fit(go, bert_folder, t5_folder, tmp_path):
