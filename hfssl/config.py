@@ -50,8 +50,9 @@ def parse_config(
     argv, path = _take_config_flag(argv)
     values = read_yaml(path) if path else {}
     known = [field.name for kind in dataclass_types for field in dataclasses.fields(kind) if field.init]
-    # Of a program that takes a model by its name `model` is a key like any other.
-    model_values = {} if model is None and "model" in known else values.pop("model", None) or {}
+    model_values = {}
+    if model is not None or "model" not in known or isinstance(values.get("model"), dict):  # else it names a model
+        model_values = values.pop("model", None) or {}
     if not isinstance(model_values, dict):
         raise InputError(f"{path}: 'model' must be a mapping of the model's fields")
     if model_values and model is None:

@@ -7,6 +7,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig
 
 from hfssl.config import build_model, parse_config, read_yaml
 from hfssl.errors import InputError
+from hfssl.finetuning.arguments import SuiteArguments
 from hfssl.models import SimCLRConfig
 from hfssl.training import PretrainingArguments
 
@@ -130,6 +131,13 @@ def test_a_model_that_cannot_be_built_is_bad_input():
 def test_a_program_without_a_model_refuses_the_mapping(write):
     with pytest.raises(InputError, match="takes no 'model' mapping"):
         parse_config(Size, argv=["--config", write("model: {n_layer: 1}\n")])
+
+
+def test_a_program_that_takes_a_model_by_its_name_has_it_in_the_file(write):
+    (args,) = parse_config(SuiteArguments, argv=["--config", write("model: out/bert\ntasks: rte\n")])
+    assert (args.model, args.tasks) == ("out/bert", "rte")
+    with pytest.raises(InputError, match="takes no 'model' mapping"):
+        parse_config(SuiteArguments, argv=["--config", write("model: {n_layer: 1}\n")])
 
 
 def test_identity_is_plain_json():

@@ -228,7 +228,7 @@ def strategies_table(rows: Sequence[Mapping[str, Any]], model: str) -> Table:
     """The rows as a table of rich."""
     table = Table(title=f"Strategies on {model}", title_justify="left", caption_justify="left")
     for name in ("strategy", "task", "score", "95 % interval", "less plain", "p (Holm)", "time"):
-        table.add_column(name, justify="left" if name in ("strategy", "task") else "right")
+        table.add_column(name, justify="left" if name in ("strategy", "task") else "right", no_wrap=name == "strategy")
     for row in rows:
         sure = row.get("corrected_p", 1.0) < LEVEL
         interval = f"{row['low']:.1f} to {row['high']:.1f}" if "low" in row else ""
