@@ -6,7 +6,11 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from hfssl.errors import InputError
+from hfssl.evaluation.tasks import TASKS
 from hfssl.finetuning import suite as suite_module
+from hfssl.finetuning.arguments import LoopArguments
+from hfssl.finetuning.shared_stage import SharedTask, head_of, train_shared
+from hfssl.finetuning.sources import open_source
 from hfssl.finetuning.strategies import parse_strategy
 from hfssl.training.ledger import Ledger
 
@@ -103,3 +107,24 @@ def test_bad_input(go, tmp_path):
     assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match="names multitask twice"):
         parse_strategy("multitask+multitask")
+
+
+def test_an_update_of_the_shared_stage_is_the_same_in_parts(toy, t5_folder, tmp_path):
+    """On an encoder with a decoder, without dropout: each update is one task's batch, whatever its parts."""
+    source, found = open_source(str(t5_folder)), []
+    for parts in (1, 4):
+        args = LoopArguments(strategy="multitask", max_steps=4, gradient_accumulation_steps=parts)
+        strategy = args.make_strategy()
+        encoder = strategy.encoder(source.tokenizer, 64, False)
+        tasks = {
+            name: SharedTask(*toy(f"glue/{name}"), strategy.choose_head(source, TASKS[f"glue/{name}"]))
+            for name in ("cola", "sst2")
+        }
+        record = train_shared(source, tasks, encoder, args, 0, tmp_path / str(parts))
+        assert record["updates"] == 4 and record["strategy_options"]["multitask"]["sampling"] == "proportional"
+        found.append(load_file(tmp_path / str(parts) / "model.safetensors"))
+    before = load_file(t5_folder / "model.safetensors")
+    assert all(torch.allclose(found[0][name], found[1][name], atol=1e-6) for name in found[0])
+    assert (found[0]["shared.weight"] - before["shared.weight"]).abs().max() > 2e-5
+    head, path = head_of(tmp_path / "1", TASKS["glue/sst2"])
+    assert head.order == TASKS["glue/sst2"].labels and "classification_head.out_proj.weight" in load_file(path)
