@@ -230,14 +230,12 @@ class Suite:
 
     def _run_shared(self) -> list[Start]:
         """The shared stage with each seed, and what starts from it."""
-        settings, data = (
-            self.strategy.part("multitask").settings,
-            {task.name: self.data[task.name] for task in self.trained},
-        )
+        settings = self.strategy.part("multitask").settings
+        data = {task.name: self.data[task.name] for task in self.trained}
         names = [shared_job(seed, settings, self.source, data, self.loop) for seed in range(self.seeds)]
         tasks = {
             task.name: SharedTask(
-                task, self.data[task.name], self.strategy.choose_head(self.source, task, self.loop.new_head)
+                task, data[task.name], self.strategy.choose_head(self.source, task, self.loop.new_head)
             )
             for task in self.trained
         }
