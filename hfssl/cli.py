@@ -150,6 +150,12 @@ def superglue(context: typer.Context) -> None:
     _run_on_model("eval/run_superglue.py", context.args)
 
 
+@app.command("verify-claim", context_settings=PASSES_ON)
+def verify_claim(context: typer.Context) -> None:
+    """Does blank language modelling beat left-to-right? hfssl verify-claim --config eval/verify_claim_smoke.yaml."""
+    _run_program("eval/verify_claim.py", context.args)
+
+
 @app.command()
 def export(
     model: Annotated[str, typer.Argument(help="A folder or a Hub id of a model that hfssl trained; a vectors file.")],

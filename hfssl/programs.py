@@ -35,7 +35,8 @@ def evaluations() -> dict[str, Path]:
 
 def studies() -> list[Path]:
     """The programs that train many models and compare them, such as eval/compare_objectives.py."""
-    return sorted((programs_root() / "eval").glob("compare_*.py"))
+    folder = programs_root() / "eval"
+    return sorted([*folder.glob("compare_*.py"), *folder.glob("verify_*.py")])
 
 
 def summary(path: Path) -> str:

@@ -5,8 +5,9 @@
 
 15 % of the tokens are predicted; of these 80 % are replaced by [MASK], 10 % by a random token, 10 % stay. The lecture's
 pure blank is `--mask_scheme 1 0 0`; `--mask_unit word` or `span` hides whole words or spans of them (SpanBERT, Joshi
-et al. 2020). The masks are drawn anew in each epoch. The model is a stock BertForMaskedLM and loads with
-AutoModelForMaskedLM. Without --tokenizer a BERT-style BPE of --vocab_size entries is trained on the text first.
+et al. 2020), `phrase` or `entity` what a `--gazetteer` names (ERNIE, Sun et al. 2019). The masks are drawn anew in each
+epoch. The model is a stock BertForMaskedLM and loads with AutoModelForMaskedLM. Without --tokenizer a BERT-style BPE of
+--vocab_size entries is trained on the text first.
 Expected: see the table in recipes/README.md, which names the hardware, the time and the loss of each YAML.
 """
 
@@ -17,6 +18,7 @@ from transformers import BertConfig, set_seed
 from hfssl.config import build_model, parse_config
 from hfssl.data.blocks import CorpusArguments, fit_vocabulary, load_text_data
 from hfssl.data.masking import BERT_SCHEME, MaskingCollator, check_unit
+from hfssl.data.phrases import read_gazetteer
 from hfssl.data.sources import TextArguments
 from hfssl.errors import exits_on_bad_input
 from hfssl.models.modeling_lm import language_model
@@ -32,11 +34,15 @@ class MaskingArguments:
     )
     mask_unit: str = field(
         default="token",
-        metadata={"help": "Hidden as one: token, word (all its tokens), or span (1 to 10 words, as in SpanBERT)."},
+        metadata={"help": "Hidden as one: token, word, span (1 to 10 words, as in SpanBERT), phrase, entity (ERNIE)."},
+    )
+    gazetteer: str | None = field(
+        default=None, metadata={"help": "Phrases or entities, one a line; without it entities are capitalised words."}
     )
 
     def __post_init__(self):
-        check_unit(self.mask_unit)  # before the data is prepared
+        check_unit(self.mask_unit, self.gazetteer is not None)  # before the data is prepared
+        self.phrases = read_gazetteer(self.gazetteer) if self.gazetteer else None
 
 
 @exits_on_bad_input
@@ -47,26 +53,23 @@ def main(argv=None):
         MaskingArguments,
         PretrainingArguments,
         model=BertConfig,
-        fixed={"vocab_size": "--vocab_size"},
+        fixed={"vocab_size": "--vocab_size", "is_decoder": "recipes/pretrain_gpt.py"},
         argv=argv,
     )
     data = load_text_data(text, corpus, style="bert")
     fit_vocabulary(config, data.tokenizer, corpus.block_size)
 
+    collator = MaskingCollator(
+        data.tokenizer, masking.mlm_probability, masking.mask_scheme, args.seed, positions=True,
+        unit=masking.mask_unit, gazetteer=masking.phrases,
+    )  # fmt: skip
     set_seed(args.seed)
     trainer = PretrainingTrainer(
         model=build_model(language_model, config),
         args=args,
         train_dataset=data.train,
         eval_dataset=data.eval,
-        data_collator=MaskingCollator(
-            data.tokenizer,
-            masking.mlm_probability,
-            masking.mask_scheme,
-            args.seed,
-            positions=True,
-            unit=masking.mask_unit,
-        ),
+        data_collator=collator,
         processing_class=data.tokenizer,
     )
     return run(trainer)

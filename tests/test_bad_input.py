@@ -51,7 +51,7 @@ RECIPES = GPT, BERT, SIMCLR, CPC, COLOR, PAINT, CBOW = [
     for name in ("gpt", "bert", "simclr", "cpc", "colorization", "context_encoder", "cbow")
 ]
 TRAIN_BPE, PROBE, GLUE = "tokenizers_train/train_bpe.py", "eval/run_probe.py", "eval/run_glue.py"
-INFORMATION = "eval/run_information.py"
+INFORMATION, CLAIM = "eval/run_information.py", "eval/verify_claim.py"
 SMOKE = {path: path.replace("pretrain_", "smoke/").replace(".py", ".yaml") for path in RECIPES}
 
 CASES = {
@@ -72,6 +72,9 @@ CASES = {
     "an unknown key of the model": (GPT, "--config {in}/model.yaml", "n_layer"),
     "a missing config": (GPT, "--config {in}/no.yaml", "no.yaml"),
     "an unknown unit of masking": (BERT, "--mask_unit wrod", "'word'"),
+    "phrases without a gazetteer": (BERT, "--mask_unit phrase", "needs --gazetteer FILE"),
+    "a gazetteer that is not there": (BERT, "--mask_unit phrase --gazetteer nowhere.txt", "cannot read the gazetteer"),
+    "a BERT that reads left to right": (BERT, "--model.is_decoder true", "use recipes/pretrain_gpt.py"),
     "an unknown flag": (SIMCLR, "--learning_rat 1", "learning_rate"),
     "a tracker that is not installed": (GPT, "--report_to trackio", "pip install trackio"),
     "heads that do not divide": (GPT, "--model.n_head 3", "'model' settings"),
@@ -168,6 +171,9 @@ CASES = {
     "a label that is none": (
         GLUE, "--model builtin-demo --tasks mrpc --data_dir {in}/glue", "train.tsv:2: '2' is no label of MRPC"
     ),
+    "a claim on too few seeds": (CLAIM, "--budgets 99 --pretraining_seeds 2", "--few_seeds allows fewer, for a try"),
+    "a claim without a budget": (CLAIM, "--data_dir builtin:toyglue", "--budgets takes positive numbers, of tokens"),
+    "a claim of an unknown task": (CLAIM, "--budgets 99 --tasks colla --data_dir builtin:toyglue", "'cola'"),
     "a model for GLUE that is not there": (GLUE, "--model {in}/no --tasks rte --data_dir {in}/glue", "RTE train has 1"),
 }  # fmt: skip
 
@@ -182,7 +188,7 @@ def test_one_line_code_2_and_nothing_left(tmp_path, capsys, monkeypatch, case):
     if path in SMOKE and "--config" not in argv:
         argv = ["--config", str(program(SMOKE[path])), *argv]
     if path != PROBE:
-        argv += ["--out" if path in (GLUE, INFORMATION) else "--output_dir", str(out)]
+        argv += ["--out" if path in (GLUE, INFORMATION, CLAIM) else "--output_dir", str(out)]
     with pytest.raises(SystemExit) as left:
         runpy.run_path(str(program(path)))["main"](argv)
     lines = capsys.readouterr().err.splitlines()

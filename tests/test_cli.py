@@ -38,6 +38,7 @@ def test_help_imports_nothing_heavy(run_command):
         "chat",
         "probe",
         "information",
+        "verify-claim",
         "validate-submission",
         "leaderboard",
         "ls",

@@ -1,6 +1,7 @@
 """Blank language modelling (BERT, Devlin et al. 2019, section 3.1): which tokens are hidden, and by what.
 
-Hidden are single tokens, whole words (as in BERT's later checkpoints) or spans of words (SpanBERT, Joshi et al. 2020).
+Hidden are single tokens, whole words (as in BERT's later checkpoints), spans of words (SpanBERT, Joshi et al. 2020), or
+phrases and entities (ERNIE, Sun et al. 2019).
 
 The draws are a hash of (seed, epoch, sample, position). There is no generator whose state could be lost: any worker,
 process or resumed run draws the same mask for the same sample.
@@ -16,23 +17,28 @@ import numpy as np
 import torch
 from tokenizers import decoders
 
+from hfssl.data.phrases import Capitals, Gazetteer
 from hfssl.data.sampling import hash_key, mix64
 from hfssl.errors import InputError, nearest
 
 IGNORED = -100  # the label that torch's cross-entropy skips
 BERT_SCHEME = (0.8, 0.1, 0.1)  # of the chosen tokens: [MASK], a random token, unchanged
 LECTURE_SCHEME = (1.0, 0.0, 0.0)  # "replaced by a blank token"
-UNITS = ("token", "word", "span")
+UNITS = ("token", "word", "span", "phrase", "entity")
 SPAN_STOP, LONGEST_SPAN = 0.2, 10  # words; SpanBERT, section 3.1
 
 # What a token begins and ends with, as far as words go. The last four are kinds of characters.
 _JOINS, _STARTS, _SPACE, _LETTER, _NUMBER, _OTHER = range(6)
 
 
-def check_unit(unit: str) -> str:
-    """Returns the unit; InputError if there is none of this name."""
+def check_unit(unit: str, has_gazetteer: bool = False) -> str:
+    """Returns the unit; InputError if there is none of this name, or a gazetteer is missing or of no use to it."""
     if unit not in UNITS:
         raise InputError(f"unknown mask_unit {unit!r}: one of {', '.join(UNITS)}{nearest(unit, UNITS)}")
+    if unit == "phrase" and not has_gazetteer:
+        raise InputError("mask_unit phrase needs --gazetteer FILE, one phrase a line")
+    if has_gazetteer and unit not in ("phrase", "entity"):
+        raise InputError(f"--gazetteer has no use with mask_unit {unit}: it names phrases or entities")
     return unit
 
 
@@ -220,8 +226,10 @@ class MaskingCollator:
         seed: of the masks; together with each item's "epoch" and "index" it fixes them.
         positions: also give "masked_positions", (B, M) int64: where the labels of each row are. M is the same for all
             batches; rows with fewer labels are filled up with positions that have none.
-        unit: what is hidden as one: a "token", a "word", or a "span" of up to 10 words. Special tokens and padding are
-            never hidden and end words and spans. In text without spaces a word is all up to the next punctuation.
+        unit: what is hidden as one: a "token", a "word", a "span" of up to 10 words, a "phrase" or an "entity".
+            Special tokens and padding are never hidden and end all of these. In text without spaces a word is all up to
+            the next punctuation. Words of no phrase or entity are hidden as words.
+        gazetteer: the phrases or entities; without it an entity is a run of capitalised words.
     """
 
     def __init__(
@@ -232,6 +240,7 @@ class MaskingCollator:
         seed: int = 0,
         positions: bool = False,
         unit: str = "token",
+        gazetteer: Sequence[str] | None = None,
     ):
         if tokenizer.mask_token_id is None:
             raise InputError("the tokenizer has no mask token; train one with style 'bert'")
@@ -239,8 +248,11 @@ class MaskingCollator:
             raise InputError(f"mlm_probability must lie in (0, 1], not {probability}")
         if len(scheme) != 3 or min(scheme) < 0 or abs(sum(scheme) - 1) > 1e-6:
             raise InputError(f"mask_scheme must be three shares that sum to 1, not {tuple(scheme)}")
-        self.unit = check_unit(unit)
+        self.unit = check_unit(unit, gazetteer is not None)
         self.edges = None if unit == "token" else word_edges(tokenizer)
+        self.phrases: Gazetteer | Capitals | None = None
+        if unit in ("phrase", "entity"):
+            self.phrases = Capitals(tokenizer) if gazetteer is None else Gazetteer(tokenizer, gazetteer)
         self.mask_token_id, self.vocab_size = tokenizer.mask_token_id, len(tokenizer)
         self.special_ids = sorted(tokenizer.all_special_ids)
         self.probability, self.scheme, self.seed, self.positions = probability, tuple(scheme), seed, positions
@@ -249,7 +261,8 @@ class MaskingCollator:
     def identity(self) -> dict[str, Any]:
         """The settings that decide the masks, as plain values."""
         shares = {"mlm_probability": self.probability, "mask_scheme": list(self.scheme)}
-        return shares | {"mask_unit": self.unit, "seed": self.seed}
+        phrases = {} if self.phrases is None else {"phrases": self.phrases.identity}
+        return shares | {"mask_unit": self.unit, "seed": self.seed} | phrases
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         input_ids = np.stack([item["input_ids"] for item in items]).astype(np.int64)  # (B, T)
@@ -258,6 +271,9 @@ class MaskingCollator:
         streams = 4 if self.unit == "span" else 3
         draws = [uniform(self.seed, epochs, indices, input_ids.shape[1], stream) for stream in range(streams)]
         maskable = ~np.isin(input_ids, self.special_ids)
+        starts = None if self.edges is None else word_starts(self.edges, input_ids, maskable)
+        if self.phrases is not None:
+            starts = self.phrases.join(starts, input_ids, maskable)
         corrupted, labels = mask_tokens(
             input_ids,
             maskable,
@@ -267,7 +283,7 @@ class MaskingCollator:
             self.probability,
             self.scheme,
             self.special_ids,
-            starts=None if self.edges is None else word_starts(self.edges, input_ids, maskable),
+            starts=starts,
             words=span_words(draws[3]) if self.unit == "span" else 1,
         )
         batch = {"input_ids": corrupted, "labels": labels}

@@ -59,8 +59,8 @@ def bootstrap_task(
     picked = rng.integers(seeds, size=(draws, seeds))  # (B, S)
     scores = {}
     for split in task.scored_splits:
-        items = _items(splits[split], runs[split])
-        patterns, occurrences = _patterns(items.sums)
+        items = task_items(splits[split], runs[split])
+        patterns, occurrences = distinct_items(items.sums)
         total = int(occurrences.sum())
         weights = rng.multinomial(total, occurrences / total, size=draws)  # (B, P)
         for metric, values in items.scores(patterns, weights).items():  # (B, S)
@@ -82,7 +82,7 @@ def bootstrap_share(right: int, total: int, draws: int = DRAWS, seed: int = 0) -
 
 def bootstrap_spearman(found: np.ndarray, truth: np.ndarray, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
     """Bootstrap draws (draws,) of Spearman's correlation of two arrays (N,), over their N pairs."""
-    patterns, occurrences = _patterns(np.stack([found, truth], axis=1)[:, None].astype(float))  # (P, 1, 2)
+    patterns, occurrences = distinct_items(np.stack([found, truth], axis=1)[:, None].astype(float))  # (P, 1, 2)
     total = len(found)
     weights = np.random.default_rng(seed).multinomial(total, occurrences / total, size=draws)  # (B, P)
     return _spearman(patterns, weights)[:, 0]
@@ -134,8 +134,8 @@ def paired_permutation(
     observed, null = 0.0, np.zeros(permutations)
     for split in task.scored_splits:
         seeds = min(len(first[split]), len(second[split]))
-        one, other = (_items(splits[split], model[split][:seeds]) for model in (first, second))
-        patterns, occurrences = _patterns(np.stack([one.sums, other.sums], axis=1))  # (P, 2, S, d)
+        one, other = (task_items(splits[split], model[split][:seeds]) for model in (first, second))
+        patterns, occurrences = distinct_items(np.stack([one.sums, other.sums], axis=1))  # (P, 2, S, d)
         swapped = rng.binomial(occurrences, 0.5, size=(permutations, len(occurrences)))  # (B, P)
         swapped = np.concatenate([np.zeros_like(swapped[:1]), swapped])  # the first is what was observed
         both = np.concatenate([patterns[:, 0], patterns[:, 1]])  # (2P, S, d)
@@ -201,7 +201,7 @@ def compare(
 
 
 @dataclass(frozen=True)
-class _Items:
+class Items:
     """What the scores of one split are made of.
 
     Attributes:
@@ -223,13 +223,18 @@ class _Items:
         return found
 
 
-def _patterns(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct items and how often each occurs."""
+def distinct_items(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct items (P, S, d) of (N, S, d), and how often each occurs (P,)."""
     flat, counts = np.unique(sums.reshape(len(sums), -1), axis=0, return_counts=True)
     return flat.reshape(-1, *sums.shape[1:]), counts
 
 
-def _items(data: SplitData, runs: Runs) -> _Items:
+def task_items(data: SplitData, runs: Runs) -> Items:
+    """What each item of a split adds to the scores of each run.
+
+    Raises:
+        InputError: predictions that do not fit.
+    """
     for predictions in runs:
         check_predictions(data, predictions)
     units = _units(data)
@@ -247,7 +252,7 @@ def _items(data: SplitData, runs: Runs) -> _Items:
             per_seed.append(grouped)
         columns.append(np.stack(per_seed, axis=1))
         parts[metric] = (slice(start, start := start + columns[-1].shape[2]), finish)
-    return _Items(np.concatenate(columns, axis=2).astype(float), parts)
+    return Items(np.concatenate(columns, axis=2).astype(float), parts)
 
 
 def _units(data: SplitData) -> np.ndarray:

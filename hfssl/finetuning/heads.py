@@ -58,7 +58,7 @@ def choose_head(source: Source, task: Task, new_head: bool = False, make: MakeMo
 
 
 def _own_order(source: Source, task: Task) -> tuple[str, ...]:
-    if isinstance(source.config, SpanConfig) != (task.kind in SPANS):
+    if bool(getattr(source.config, "num_spans", 0)) != (task.kind in SPANS):
         raise InputError(f"its head is of another kind than {task.title}'s")
     if task.kind in SCORES:
         if source.config.num_labels != 1:

@@ -43,7 +43,7 @@ from .modeling_hashing import HashingConfig, HashingForPreTraining
 from .modeling_hire import HireConfig, HireForSequenceClassification
 from .modeling_sentence import SentenceConfig, SentenceForSequenceClassification, SentenceModel
 from .modeling_simclr import SimCLRConfig, SimCLRForImageClassification, SimCLRForPreTraining, SimCLRModel
-from .modeling_span import SpanConfig, SpanForSequenceClassification
+from .modeling_span import SENTENCE_STATES, SpanConfig, SpanForSequenceClassification
 from .modeling_tagger import TaggerConfig, TaggerForPreTraining
 
 
@@ -96,6 +96,7 @@ AutoModel.register(CBOWConfig, CBOWModel, exist_ok=True)
 
 __all__ = [
     "METHODS",
+    "SENTENCE_STATES",
     "BackboneConfig",
     "BackboneError",
     "CBOWConfig",

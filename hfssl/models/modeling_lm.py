@@ -1,7 +1,7 @@
 """Language models that train fast and save stock.
 
-Subclasses of transformers' GPT2LMHeadModel, LlamaForCausalLM, BertForMaskedLM and ModernBertForMaskedLM with the same
-weights. While there are labels, they differ in three things:
+Subclasses of transformers' GPT2LMHeadModel, LlamaForCausalLM, BertForMaskedLM, ModernBertForMaskedLM and, of a BERT
+that reads left to right, BertLMHeadModel with the same weights. While there are labels, they differ in three things:
 
 * The head and its cross-entropy are computed together, some tokens at a time (`linear_cross_entropy`): no tensor of
   tokens times vocabulary ever exists, and none is kept for the backward pass.
@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from transformers import (
     BertForMaskedLM,
+    BertLMHeadModel,
     GPT2LMHeadModel,
     LlamaForCausalLM,
     ModernBertForMaskedLM,
@@ -34,7 +35,7 @@ from .positions import fix_positions
 
 
 class _Training:
-    """What the four classes share; each has `stock`, the class that it trains and saves as."""
+    """What the five classes share; each has `stock`, the class that it trains and saves as."""
 
     stock: type[PreTrainedModel]
     accepts_loss_kwargs = True  # Trainer then gives the number of predicted tokens of the whole step
@@ -98,11 +99,13 @@ class _CausalTraining(_Training):
         if labels is None:
             return super().forward(input_ids, **self._apart(document_ids), **kwargs)
         positions = kwargs.pop("target_positions", None)
-        hidden, head = self._hidden(input_ids, document_ids, **kwargs), self.lm_head
+        hidden = self._hidden(input_ids, document_ids, **kwargs)
         rows, targets = self._read(hidden, labels, document_ids, positions)
+        rows, head = self._head(rows)
         total = linear_cross_entropy(rows, head.weight, head.bias, targets)
         if source_labels is not None:
             more, tokens = self._read(hidden, source_labels, document_ids)
+            more, head = self._head(more)
             total = total + source_weight * linear_cross_entropy(more, head.weight, head.bias, tokens)
         return CausalLMOutput(loss=self._mean(total, (targets != IGNORED).sum(), num_items_in_batch))
 
@@ -110,7 +113,10 @@ class _CausalTraining(_Training):
         inputs = {name: value for name, value in kwargs.items() if not name.startswith("source_")}  # `labels` alone
         hidden = self._hidden(input_ids, document_ids, **inputs)
         rows, targets = self._read(hidden, labels, document_ids, target_positions)
-        return rows, self.lm_head, targets
+        return *self._head(rows), targets
+
+    def _head(self, hidden: torch.Tensor) -> tuple[torch.Tensor, nn.Linear]:
+        return hidden, self.lm_head
 
     def _hidden(self, input_ids, document_ids, **kwargs) -> torch.Tensor:
         return self.base_model(input_ids, **kwargs | {**self._apart(document_ids), "use_cache": False})[0]  # (B, T, D)
@@ -233,6 +239,20 @@ class BertForTraining(_MaskedTraining, BertForMaskedLM):
         return self.cls.predictions.transform(hidden), self.cls.predictions.decoder
 
 
+class BertDecoderForTraining(_CausalTraining, BertLMHeadModel):
+    """A BERT whose config has `is_decoder`: the weights of BertForMaskedLM under a causal mask."""
+
+    stock = BertLMHeadModel
+
+    def _head(self, hidden):
+        return self.cls.predictions.transform(hidden), self.cls.predictions.decoder
+
+    def _apart(self, document_ids):
+        if document_ids is not None:
+            raise ValueError("stock BERT has no causal mask that keeps documents apart")
+        return {}
+
+
 class ModernBertForTraining(_MaskedTraining, ModernBertForMaskedLM):
     stock = ModernBertForMaskedLM
 
@@ -243,15 +263,17 @@ class ModernBertForTraining(_MaskedTraining, ModernBertForMaskedLM):
         raise NotImplementedError("stock ModernBERT has no mask that keeps its sliding windows inside a document")
 
 
-TRAINING_CLASSES = (GPT2ForTraining, LlamaForTraining, BertForTraining, ModernBertForTraining)
+TRAINING_CLASSES = (GPT2ForTraining, LlamaForTraining, BertForTraining, BertDecoderForTraining, ModernBertForTraining)
 
 
 def language_model(config: PreTrainedConfig) -> PreTrainedModel:
     """A language model of this config, from scratch, in its training class; ValueError if there is none for it."""
     if getattr(config, "position_table", None) and not isinstance(config, GPT2ForTraining.config_class):
         raise ValueError(f"a table of positions needs GPT-2's wpe; {config.model_type} has its own positions")
+    if isinstance(config, BertDecoderForTraining.config_class) and config.is_decoder:
+        return BertDecoderForTraining(config)
     for training_class in TRAINING_CLASSES:
         if isinstance(config, training_class.config_class):
             return training_class(config)
-    known = ", ".join(training_class.config_class.model_type for training_class in TRAINING_CLASSES)
+    known = ", ".join(dict.fromkeys(one.config_class.model_type for one in TRAINING_CLASSES))
     raise ValueError(f"no training class for {config.model_type!r}; there are {known}")

@@ -1,7 +1,8 @@
 """A classifier of two spans in their context, on any encoder: WiC (a word in two sentences), WSC (a name, a pronoun).
 
 SuperGLUE's baseline (Wang et al. 2019, section 4): the states of each span's tokens, averaged, are concatenated with
-the sentence's own state, the first token's or, left to right, the last one's, and a linear layer reads them.
+the sentence's own state, the first token's or, left to right, the last one's, and a linear layer reads them. Without
+spans it is a linear layer on the sentence's state, for any task and encoder: the choice of that state is the pooling.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from .modeling_sentence import SentenceConfig, SentenceModel
 
-SENTENCE_STATES = ("first", "last")
+SENTENCE_STATES = ("first", "last", "mean")
 
 
 class SpanConfig(PreTrainedConfig):
     """
     Args:
         encoder: the encoder's config, as a config or as its dictionary.
-        num_spans: spans of a row.
-        sentence_state: "first" token's or "last" token's.
+        num_spans: spans of a row; 0 for a classifier of the sentence alone.
+        sentence_state: "first" token's, "last" token's, or the "mean" over tokens, the special ones included.
         classifier_dropout: on what the linear layer reads.
 
     Raises:
@@ -85,7 +86,7 @@ class SpanForSequenceClassification(PreTrainedModel):
     def forward(
         self,
         input_ids: torch.Tensor,
-        spans: torch.Tensor,
+        spans: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
@@ -94,7 +95,7 @@ class SpanForSequenceClassification(PreTrainedModel):
         """
         Args:
             input_ids: (B, T), padded on the right.
-            spans: (B, num_spans, 2), the first token and the one after the last.
+            spans: (B, num_spans, 2), the first token and the one after the last; not looked at where num_spans is 0.
             labels: (B,) classes.
 
         Returns:
@@ -103,15 +104,25 @@ class SpanForSequenceClassification(PreTrainedModel):
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         given = {name: tensor for name, tensor in inputs.items() if tensor is not None}
         states = self.encoder(**given).last_hidden_state  # (B, T, D)
-        places = torch.arange(input_ids.shape[1], device=input_ids.device)
-        inside = (places >= spans[..., :1]) & (places < spans[..., 1:])  # (B, S, T)
-        weights = inside.to(states.dtype) / inside.sum(-1, keepdim=True).clamp(min=1)
-        pooled = weights @ states  # (B, S, D)
-        if self.config.sentence_state == "first":
-            sentence = states[:, 0]
-        else:
-            length = input_ids.shape[1] if attention_mask is None else attention_mask.sum(1)
-            sentence = states[torch.arange(len(states), device=states.device), length - 1]
-        logits = self.classifier(self.dropout(torch.cat([sentence, pooled.flatten(1)], dim=-1)))
+        pooled = self._sentence(states, attention_mask)  # (B, D)
+        if self.config.num_spans:
+            places = torch.arange(input_ids.shape[1], device=input_ids.device)
+            inside = (places >= spans[..., :1]) & (places < spans[..., 1:])  # (B, S, T)
+            pooled = torch.cat([pooled, (_shares(inside, states) @ states).flatten(1)], dim=-1)
+        logits = self.classifier(self.dropout(pooled))
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
+
+    def _sentence(self, states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        if self.config.sentence_state == "first":
+            return states[:, 0]
+        if attention_mask is None:
+            attention_mask = states.new_ones(states.shape[:2], dtype=torch.int64)
+        if self.config.sentence_state == "mean":
+            return (_shares(attention_mask, states)[:, None] @ states)[:, 0]
+        return states[torch.arange(len(states), device=states.device), attention_mask.sum(1) - 1]
+
+
+def _shares(chosen: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+    """What each token counts in the mean of those chosen (..., T), in the states' precision."""
+    return chosen.to(states.dtype) / chosen.sum(-1, keepdim=True).clamp(min=1)

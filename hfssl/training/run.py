@@ -102,9 +102,12 @@ def describe(trainer: PretrainingTrainer) -> dict[str, Any]:
         model.pop(key, None)
     if hasattr(trainer.model, "begun_from"):
         model["begun_from"] = trainer.model.begun_from
+    arguments = json.loads(json.dumps(trainer.args.identity(), default=str))
+    if trainer.first_sample:
+        arguments["first_sample"] = trainer.first_sample
     return {
         "model": model,
-        "arguments": json.loads(json.dumps(trainer.args.identity(), default=str)),
+        "arguments": arguments,
         "collator": json.loads(json.dumps(getattr(trainer.data_collator, "identity", {}))),
         "data": str(getattr(trainer.train_dataset, "fingerprint", "")),
     }

@@ -63,8 +63,15 @@ class PretrainingTrainer(SavingTrainer):
     * Each log line says how many tokens or images a second were processed, over all processes.
     """
 
-    def __init__(self, model, args, train_dataset=None, files: dict[str, str] | None = None, **kwargs):
-        """As transformers', with `files`: texts that belong beside the saved model, by their names."""
+    def __init__(
+        self, model, args, train_dataset=None, files: dict[str, str] | None = None, first_sample: int = 0, **kwargs
+    ):
+        """As transformers', with more.
+
+        Args:
+            files: texts that belong beside the saved model, by their names.
+            first_sample: the position in the data to begin at, for a run that takes over from another with its seed.
+        """
         check_writable(args.output_dir)
         if train_dataset is not None:  # Trainer makes the output folder: a batch over the data is refused before
             OrderedBatches(len(train_dataset), args.train_batch_size, world_size=args.world_size)
@@ -93,7 +100,7 @@ class PretrainingTrainer(SavingTrainer):
         self._loaders: list[OrderedDataLoader] = []
         self._meter = Meter()
         self._began: float | None = None  # when training began, less the seconds of the parts before a resume
-        self._offset = 0  # of the positions in the data: see OrderedBatches
+        self.first_sample = self._offset = first_sample  # the second, of the positions in the data, a resume may move
         self._carried: dict | None = None  # the position.json of the checkpoint resumed from, until the first step
         self._loss_parts: dict[str, torch.Tensor] = {}  # of the last batch: the single numbers beside its loss
         self._evaluating = False  # still True in a checkpoint that a signal in the evaluation made
@@ -135,7 +142,7 @@ class PretrainingTrainer(SavingTrainer):
                 self._load_from_checkpoint(resume_from_checkpoint)
                 self.state = TrainerState.load_from_json(str(folder / TRAINER_STATE_NAME))
                 return None
-            self._offset = self._carried["samples"] - self._samples_before(step)
+            self._offset += self._carried["samples"] - self._samples_before(step)
         try:
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         except Stopped:

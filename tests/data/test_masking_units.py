@@ -84,7 +84,9 @@ def test_a_vocabulary_without_marks_is_refused():
 
 
 def test_an_unknown_unit_is_refused(tokenizer):
-    with pytest.raises(InputError, match=r"unknown mask_unit 'wrod': one of token, word, span; did you mean 'word'"):
+    with pytest.raises(
+        InputError, match=r"unknown mask_unit 'wrod': one of token, word, span, phrase, entity; did you mean 'word'"
+    ):
         MaskingCollator(tokenizer, unit="wrod")
 
 

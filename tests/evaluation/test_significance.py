@@ -42,8 +42,8 @@ def test_sums_give_the_scores_of_the_metrics_module(key):
     """With every item once, the sums over items give what scikit-learn and scipy give, for each metric and seed."""
     for data in splits_of(key).values():
         runs = [noisy(data, seed) for seed in (0, 1)]
-        items = significance._items(data, runs)
-        patterns, occurrences = significance._patterns(items.sums)
+        items = significance.task_items(data, runs)
+        patterns, occurrences = significance.distinct_items(items.sums)
         found = items.scores(patterns, occurrences[None])
         for seed, predictions in enumerate(runs):
             expected = score_split(data, predictions).values

@@ -26,7 +26,9 @@ from hfssl.evaluation.tasks import TASKS
 from hfssl.finetuning.builtin_models import make_builtin
 from hfssl.finetuning.heads import choose_head, load_model, save_task_model
 from hfssl.finetuning.sources import open_source
+from hfssl.finetuning.strategies import parse_strategy
 from hfssl.finetuning.strategies.hire import Hire
+from hfssl.finetuning.strategies.pooled import Pooled
 from hfssl.models import SpanForSequenceClassification
 from tests.without_hfssl import REFUSE_HFSSL
 
@@ -127,6 +129,34 @@ def test_a_new_head_is_drawn_by_the_seed_also_over_one_of_the_same_shape(mnli_ch
     assert torch.equal(load_model(plain, rte, choose_head(plain, rte), 1).classifier.weight, first)
 
 
+def test_a_pooled_head_goes_on_with_its_encoder(bert_folder, tmp_path):
+    plain, rte, mnli, mean = open_source(str(bert_folder)), TASKS["glue/rte"], TASKS["glue/mnli"], Pooled()
+    make = mean.head(plain, mnli)
+    model = load_model(plain, mnli, choose_head(plain, mnli, make=make), 0, make=make)
+    assert (model.config.num_spans, model.config.sentence_state) == (0, "mean")
+    stock = load_model(plain, rte, choose_head(plain, rte), 0)
+    assert torch.equal(model.encoder.embeddings.word_embeddings.weight, stock.bert.embeddings.word_embeddings.weight)
+    save_task_model(model, plain.tokenizer, tmp_path)
+    source = open_source(str(tmp_path))
+    assert mean.head(source, mnli) is None and choose_head(source, mnli).kept
+    again = load_model(source, mnli, choose_head(source, mnli), 1)
+    assert torch.equal(again.classifier.weight, model.classifier.weight)
+    other = load_model(source, rte, choose_head(source, rte, new_head=True), 0)  # as after a start from MNLI
+    assert other.config.sentence_state == "mean" and other.classifier.weight.shape == (2, 32)
+    for name, weight in model.encoder.state_dict().items():
+        assert torch.equal(weight, other.encoder.state_dict()[name]), name
+    with pytest.raises(InputError, match=r"the head of .* does not read its last state"):
+        Pooled("last").head(source, rte)
+    with pytest.raises(InputError, match="another kind than WiC's"):
+        choose_head(source, TASKS["superglue/wic"])
+    with pytest.raises(InputError, match="WiC has a head on spans"):
+        mean.head(plain, TASKS["superglue/wic"])
+    with pytest.raises(InputError, match="pooled and hire both change the head"):
+        parse_strategy("pooled+hire")
+    with pytest.raises(InputError, match=r"pooled.state .men. is not one of first, last, mean; did you mean 'mean'"):
+        parse_strategy("pooled", ["state=men"])
+
+
 ALONE = (
     REFUSE_HFSSL
     + """
@@ -156,16 +186,19 @@ def test_saved_task_directories_load_without_hfssl(bert_folder, gpt_folder, tmp_
         sources[name] = open_source(f"builtin-{name}", made=made)
     saved = {"rte": ("bert", "glue/rte"), "wic": ("bert", "superglue/wic"), "gpt-wic": ("gpt", "superglue/wic"),
              "bilstm-wsc": ("bilstm", "superglue/wsc"), "cbow": ("cbow", "glue/mnli"),
-             "gpt-stsb": ("gpt", "glue/stsb"), "hire": ("bert", "glue/mnli")}  # fmt: skip
+             "gpt-stsb": ("gpt", "glue/stsb"), "hire": ("bert", "glue/mnli"), "mean": ("bert", "glue/cola"),
+             "last": ("gpt", "glue/rte")}  # fmt: skip
     given, wanted = {}, {}
     for name, (model_name, key) in saved.items():
         source, task = sources[model_name], TASKS[key]
         make = Hire().head(source, task) if name == "hire" else None
+        if name in ("mean", "last"):
+            make = Pooled(name).head(source, task)
         model = load_model(source, task, choose_head(source, task, make=make), 0, make=make).eval()
         save_task_model(model, source.tokenizer, tmp_path / name)
         ids = torch.randint(5, min(len(source.tokenizer), 12), (2, 9))
         given[name] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        if isinstance(model, SpanForSequenceClassification):
+        if isinstance(model, SpanForSequenceClassification) and model.config.num_spans:
             given[name]["spans"] = torch.tensor([[[1, 3], [4, 5]], [[0, 1], [2, 9]]])
         with torch.no_grad():
             wanted[name] = model(**given[name]).logits
@@ -245,6 +278,8 @@ def test_what_reads_padding_or_has_a_decoder_is_refused(bert_tokenizer, tmp_path
     assert choose_head(source, TASKS["glue/rte"]).order
     with pytest.raises(InputError, match="encoder with a decoder, of which WiC has no head"):
         choose_head(source, TASKS["superglue/wic"])
+    with pytest.raises(InputError, match=r"--strategy pooled reads the states of one encoder, which .*bart is not"):
+        Pooled().check(source)
 
 
 def test_a_saved_tokenizer_joins_pairs_as_in_training(gpt_folder, tmp_path):

@@ -35,12 +35,16 @@ CONFIGS = {
         vocab_size=VOCABULARY, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
         max_position_embeddings=LENGTH, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
     ),
+    "bert_decoder": BertConfig(
+        vocab_size=VOCABULARY, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=LENGTH, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, is_decoder=True,
+    ),
     "modernbert": ModernBertConfig(
         vocab_size=VOCABULARY, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
         max_position_embeddings=LENGTH, pad_token_id=0, bos_token_id=0, eos_token_id=0, cls_token_id=0, sep_token_id=0,
     ),
 }  # fmt: skip
-CAUSAL = ("gpt2", "llama")
+CAUSAL = ("gpt2", "llama", "bert_decoder")
 MASKED = ("bert", "modernbert")
 
 
@@ -321,6 +325,22 @@ def test_documents_are_never_mixed_in_silence():
         ours.config._attn_implementation = "flash_attention_2"
         with pytest.raises(ValueError, match="attn_implementation must be sdpa"):
             ours(**inputs)
+
+
+def test_a_bert_read_left_to_right_is_the_blank_model_s_net():
+    """The same weights from the same seed, and no token sees a later one."""
+    torch.manual_seed(0)
+    blank = language_model(CONFIGS["bert"])
+    torch.manual_seed(0)
+    left_to_right = language_model(CONFIGS["bert_decoder"]).eval()
+    assert all(torch.equal(weight, left_to_right.state_dict()[name]) for name, weight in blank.state_dict().items())
+    ids = batch("bert")["input_ids"]
+    changed = ids.clone()
+    changed[:, 7] = (ids[:, 7] + 1) % VOCABULARY
+    first, second = left_to_right(ids).logits, left_to_right(changed).logits
+    assert torch.equal(first[:, :7], second[:, :7]) and not torch.allclose(first[:, 7:], second[:, 7:])
+    with pytest.raises(ValueError, match="no causal mask that keeps documents apart"):
+        left_to_right(ids, labels=ids, document_ids=torch.zeros_like(ids))
 
 
 def test_gpt2_s_residual_projections_start_smaller():

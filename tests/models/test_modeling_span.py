@@ -35,6 +35,22 @@ def test_logits_are_a_linear_layer_on_the_sentence_and_the_means_of_the_spans(mo
             assert torch.allclose(found[row], wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize("state", ["first", "last", "mean"])
+def test_without_spans_it_is_a_linear_layer_on_the_state_of_the_row(state, tmp_path):
+    inner = encoder("first")
+    model = SpanForSequenceClassification(SpanConfig(encoder=inner.config, num_spans=0, sentence_state=state), inner)
+    model.eval().save_pretrained(tmp_path)
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        found = model(IDS, attention_mask=MASK).logits
+        for row, length in enumerate(MASK.sum(1)):
+            states = inner(IDS[row : row + 1, :length]).last_hidden_state[0]
+            pooled = {"first": states[0], "last": states[-1], "mean": states.mean(0)}[state]
+            assert torch.allclose(found[row], model.classifier(pooled), atol=1e-5)
+        assert torch.allclose(model(IDS[:1]).logits[0], found[0], atol=1e-6), "without a mask no token is padding"
+        assert torch.equal(again(IDS, attention_mask=MASK).logits, found)
+
+
 def test_an_encoder_keeps_its_weights_and_learns(model):
     torch.manual_seed(0)
     fresh = encoder(model.config.sentence_state)
@@ -59,7 +75,7 @@ def test_saved_and_loaded(model, tmp_path):
 
 
 def test_what_cannot_be():
-    with pytest.raises(ValueError, match="sentence_state must be one of first, last, not 'middle'"):
+    with pytest.raises(ValueError, match="sentence_state must be one of first, last, mean, not 'middle'"):
         SpanConfig(encoder=BertConfig(), sentence_state="middle")
     with pytest.raises(ValueError, match="needs the config of an encoder"):
         SpanForSequenceClassification(SpanConfig())

@@ -16,6 +16,7 @@ from hfssl.finetuning.strategies.ensemble import Ensemble
 from hfssl.finetuning.strategies.freelb import FreeLB
 from hfssl.finetuning.strategies.hire import Hire
 from hfssl.finetuning.strategies.multitask import Multitask
+from hfssl.finetuning.strategies.pooled import Pooled
 from hfssl.finetuning.strategies.smart import Smart
 from hfssl.finetuning.strategies.strategy import Composition, Roberta, Strategy, options_of
 from hfssl.finetuning.strategies.t5 import TextToText
@@ -30,6 +31,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "multitask": Multitask,
     "t5": TextToText,
     "ensemble": Ensemble,
+    "pooled": Pooled,
 }
 
 
