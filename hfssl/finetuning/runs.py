@@ -92,7 +92,7 @@ def read_members(
         data: by task its splits; the runs must have been trained and scored on them.
 
     Raises:
-        InputError: no result, of another suite, of an ensemble, without a task, on other data, or one run twice.
+        InputError: no result, of another suite, of an ensemble, without a task or its runs, on other data, or one run twice.
     """
     runs: dict[str, list[Run]] = {task.name: [] for task in tasks}
     places: dict[str, Path] = {}
@@ -108,7 +108,9 @@ def read_members(
                     raise InputError(f"{folder} is of other rows of {task.title} {split} than {rows.source} has")
             if short := found.cut_short():
                 notes.append(f"{folder}: {task.title}: {short}")
-            for name in found.settings.get("jobs", []):
+            if not (names := found.settings.get("jobs", [])):
+                raise InputError(f"{folder} trained nothing for {task.title}: it has no member to average")
+            for name in names:
                 if name in places:
                     raise InputError(f"{places[name]} and {folder} hold the same run {name}: an ensemble has it once")
                 if name not in records:

@@ -79,3 +79,17 @@ def test_members_on_other_rows_are_refused(go, tmp_path, monkeypatch):
     monkeypatch.setattr(suite_module, "load_task", fewer)
     with pytest.raises(InputError, match="one is of other rows of CoLA train than"):
         go("glue", "cola", out="two", strategy="ensemble", ensemble_of=str(tmp_path / "one"))
+
+
+def test_a_folder_that_trained_nothing_for_a_task_has_no_member(go, tmp_path):
+    """Neither alone nor beside another; nor a baseline, which has no ledger."""
+    go("glue", "wnli", out="one")
+    go("glue", "wnli", out="majority", wnli="majority")
+    (tmp_path / "baseline").mkdir()
+    result = json.loads((tmp_path / "majority" / "glue_dev.json").read_text()) | {"kind": "baseline"}
+    (tmp_path / "baseline" / "glue_dev.json").write_text(json.dumps(result))
+    for name, folders in (("majority", ["majority"]), ("majority", ["one", "majority"]), ("baseline", ["baseline"])):
+        given = ",".join(str(tmp_path / folder) for folder in folders)
+        with pytest.raises(InputError, match=rf"{name} trained nothing for WNLI: it has no member to average"):
+            go("glue", "wnli", out="bad", strategy="ensemble", ensemble_of=given)
+        assert not (tmp_path / "bad").exists()
