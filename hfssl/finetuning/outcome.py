@@ -195,22 +195,9 @@ def _task_result(suite: Suite, one: TaskRuns) -> TaskResult:
     draws = bootstrap_task(task, dev, runs)
     parts = [f"{data.split}: {data.part}, {len(data):,} rows" for data in one.splits.values() if data.part]
     started = {job.started_from for job, _ in one.runs} - {""}
-    settings: dict[str, Any] = {"data_dir": suite.args.data_dir}
-    if one.runs:
-        job, record = one.runs[0]
-        settings |= record["settings"] | {"recipe": suite.recipe_name, "updates": record["updates"]}
-        if suite.loop.max_steps > 0 and suite.members is None:
-            rows = len(suite.data[job.task.name]["train"])
-            settings |= {"max_steps": suite.loop.max_steps, "whole_updates": whole_updates(job.settings, rows)}
-        settings |= {"selection": record["selection"], "head": record["head"], "trial": job.trial}
-        settings |= {"jobs": [job.name for job, _ in one.runs], "frozen_encoder": suite.loop.freeze_encoder}
-        settings |= {key: record[key] for key in ("strategy", "strategy_options") if key in record}
-        if suite.args.search:
-            settings |= {"trials": _trials(suite.trials[job.task.name])}
-        if ensemble := suite.strategy.part("ensemble"):
-            settings |= {"strategy": suite.strategy.name, "average": ensemble.average}
-            settings |= {"member_scores": _member_scores(one, dev)}
-        settings |= {"last_epoch_score": statistics.median(100 * record["last_score"] for _, record in one.runs)}
+    settings = {"data_dir": suite.args.data_dir} | (_settings(suite, one) if one.runs else {})
+    if suite.strategy.part("ensemble") and one.runs:
+        settings |= {"member_scores": _member_scores(one, dev)}
     return TaskResult(
         scores={name: [100 * scores.values[name] for scores in each] for name in task.score_names},
         seeds=one.seeds,
@@ -224,6 +211,36 @@ def _task_result(suite: Suite, one: TaskRuns) -> TaskResult:
         data={split: data.fingerprint() for split, data in one.splits.items() if not split.startswith("test")},
         settings=settings,
     )
+
+
+def _settings(suite: Suite, one: TaskRuns) -> dict[str, Any]:
+    """What the runs of a task were trained with, and what became of them; of other folders' runs each has its own."""
+    ensemble, (job, record) = suite.strategy.part("ensemble"), one.runs[0]
+    if suite.members is not None:
+        members = [
+            {"folder": str(suite.members.folders[job.name])} | _strategy_of(record) | {"settings": record["settings"]}
+            for job, record in one.runs
+        ]
+        return {
+            "strategy": suite.strategy.name, "strategy_options": suite.strategy.options, "average": ensemble.average,
+            "jobs": [job.name for job, _ in one.runs], "members": members,
+        }  # fmt: skip
+    settings = record["settings"] | {"recipe": suite.recipe_name, "updates": record["updates"]}
+    if suite.loop.max_steps > 0:
+        rows = len(suite.data[job.task.name]["train"])
+        settings |= {"max_steps": suite.loop.max_steps, "whole_updates": whole_updates(job.settings, rows)}
+    settings |= {"selection": record["selection"], "head": record["head"], "trial": job.trial}
+    settings |= {"jobs": [job.name for job, _ in one.runs], "frozen_encoder": suite.loop.freeze_encoder}
+    settings |= _strategy_of(record)
+    if suite.args.search:
+        settings |= {"trials": _trials(suite.trials[job.task.name])}
+    if ensemble:
+        settings |= {"strategy": suite.strategy.name, "average": ensemble.average}
+    return settings | {"last_epoch_score": statistics.median(100 * record["last_score"] for _, record in one.runs)}
+
+
+def _strategy_of(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: record[key] for key in ("strategy", "strategy_options") if key in record}
 
 
 def _member_scores(one: TaskRuns, dev: dict[str, SplitData]) -> list[float]:

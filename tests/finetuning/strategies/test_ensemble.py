@@ -41,7 +41,8 @@ def test_an_ensemble_of_its_seeds_trains_what_plain_trains(go, tmp_path, monkeyp
 
 def test_of_other_folders_and_of_one_alone_bit_for_bit(go, tmp_path):
     one = go("glue", "cola,stsb", out="one", **QUICK)
-    other = go("glue", "cola,stsb", out="other", max_steps=12, learning_rate=1e-3)
+    hire = {"strategy": "hire", "strategy_options": ["gru_size=5"]}
+    other = go("glue", "cola,stsb", out="other", max_steps=12, learning_rate=1e-3, **hire)
     alone = go("glue", "cola,stsb", out="alone", strategy="ensemble", ensemble_of=str(tmp_path / "one"))
     for name in ("cola", "stsb"):
         assert alone.tasks[name].scores == one.tasks[name].scores
@@ -53,6 +54,14 @@ def test_of_other_folders_and_of_one_alone_bit_for_bit(go, tmp_path):
     mean = np.mean([member["validation"].astype(float) for member in members], axis=0)[:, 0]
     assert said(tmp_path / "both", "stsb") == [mean.tolist()]
     assert both.tasks["stsb"].settings["jobs"] == each and folders in both.protocol
+    settings = both.tasks["stsb"].settings  # nothing of one member alone
+    assert set(settings) == {"data_dir", "strategy", "strategy_options", "average", "jobs", "members", "member_scores"}
+    assert (settings["strategy"], settings["strategy_options"]) == ("ensemble", {"ensemble": {"average": "mean"}})
+    first, second = settings["members"]
+    assert (first["folder"], second["folder"]) == (str(tmp_path / "one"), str(tmp_path / "other"))
+    assert (first["settings"]["learning_rate"], second["settings"]["learning_rate"]) == (3e-3, 1e-3)
+    assert (second["strategy"], second["strategy_options"]["hire"]) == ("hire", {"gru_size": 5})
+    assert "strategy" not in first
     ranks = {"strategy": "ensemble", "strategy_options": ["average=ranks"], "ensemble_of": folders}
     assert go("glue", "stsb", out="both", **ranks).tasks["stsb"].settings["average"] == "ranks"
     assert said(tmp_path / "both", "stsb") != [mean.tolist()]
