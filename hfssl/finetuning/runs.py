@@ -92,7 +92,8 @@ def read_members(
         data: by task its splits; the runs must have been trained and scored on them.
 
     Raises:
-        InputError: no result, of another suite, of an ensemble, without a task or its runs, on other data, or one run twice.
+        InputError: no result, of another suite, of an ensemble, without a task or its runs, on other data; a run
+            twice.
     """
     runs: dict[str, list[Run]] = {task.name: [] for task in tasks}
     places: dict[str, Path] = {}

@@ -32,14 +32,15 @@ from hfssl.evaluation.tasks import TASKS, Task, select_tasks, suite_tasks
 from hfssl.finetuning.arguments import LoopArguments, SuiteArguments
 from hfssl.finetuning.builtin_models import BASELINES, BUILTIN, make_builtin
 from hfssl.finetuning.encoding import TaskEncoder
-from hfssl.finetuning.heads import SPANS, choose_head
+from hfssl.finetuning.heads import SPANS
 from hfssl.finetuning.loop import check_parts, fine_tune
+from hfssl.finetuning.mnli_start import check_mnli, open_mnli
 from hfssl.finetuning.plan import SHARED, Job, make_job, shared_job, trained_tasks
 from hfssl.finetuning.recipes import Recipe, Settings, find_recipe
 from hfssl.finetuning.runs import Run, best_run, check_folder, read_members, write_logits
 from hfssl.finetuning.saved_models import SavedModels
 from hfssl.finetuning.shared_stage import SharedTask, head_of, train_shared
-from hfssl.finetuning.sources import WRAPPERS, Source, open_source
+from hfssl.finetuning.sources import Source, open_source
 from hfssl.finetuning.word_vectors import LEARNING_RATE, are_word_vectors, make_sentence_model
 from hfssl.training.ledger import Ledger
 
@@ -77,7 +78,7 @@ class Suite:
         check_folder(self.out, suite)
         self.seeds = args.seeds or (5 if torch.cuda.is_available() else 1)
         self.data = self._load_data()
-        given = self._open_mnli()
+        given = open_mnli(args, loop, self.strategy)
         self._check_parts(None if args.model not in BUILTIN else find_recipe(loop.recipe, "", False)[1])
         self.source = self._open_model()
         self.recipe_name, self.recipe = find_recipe(loop.recipe, self.source.config.model_type, self.source.pretrained)
@@ -172,32 +173,13 @@ class Suite:
         length = min(self.loop.max_length, source.positions)
         return self.strategy.encoder(source.tokenizer, length, source.takes_types)
 
-    def _open_mnli(self) -> Source | None:
-        """``--mnli_model``, which must tell MNLI's three classes."""
-        if self.args.mnli_model is None:
-            return None
-        if not self.args.mnli_start or self.loop.freeze_encoder or self.args.model in BASELINES:
-            raise InputError("--mnli_model has no use with --mnli_start false, --freeze_encoder or a builtin baseline")
-        if self.strategy.part("multitask"):
-            raise InputError("--mnli_model has no use with --strategy multitask, whose tasks start from all of them")
-        given = open_source(self.args.mnli_model, self.loop.trust_remote_code)
-        if not choose_head(given, TASKS["glue/mnli"]).kept:
-            raise InputError(f"{self.args.mnli_model} is no model of MNLI: it has no classifier")
-        return given
-
     def _given_mnli(self, given: Source | None) -> Start | None:
-        """Its folder, what it is, its fingerprint; it must be the same net."""
+        """Its folder, what it is, its fingerprint."""
         if given is None:
             return None
-        if isinstance(given.config, WRAPPERS) and not self.strategy.part("hire"):
-            raise InputError(f"{self.args.mnli_model} is a model of --strategy hire: give that, too")
-        if self._encoder(given).identity != self.encoder.identity:
-            raise InputError(f"{self.args.mnli_model} has another tokenizer than {self.args.model}")
-        for name in ("model_type", "hidden_size", "num_hidden_layers"):
-            theirs, ours = (getattr(source.encoder_config, name, None) for source in (given, self.source))
-            if theirs != ours:
-                raise InputError(f"{self.args.mnli_model} has {name} {theirs}, {self.args.model} has {ours}")
-        return given.path, f"mnli ({self.args.mnli_model})", given.fingerprint
+        tasks = [task for task in self.trained if self._starts_from_mnli(task)]
+        check_mnli(given, self.source, self._encoder, self.strategy, tasks)
+        return given.path, f"mnli ({given.name})", given.fingerprint
 
     def run(self) -> dict[str, list[Run]]:
         """Runs what is missing; returns for each trained task its runs, one a seed or member."""

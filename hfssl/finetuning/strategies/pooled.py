@@ -11,7 +11,7 @@ from hfssl.errors import InputError, nearest
 from hfssl.evaluation.tasks import Task
 from hfssl.finetuning.sources import MakeModel, Source
 from hfssl.finetuning.strategies.strategy import Strategy
-from hfssl.models import SENTENCE_STATES, SpanConfig, SpanForSequenceClassification
+from hfssl.models import SENTENCE_STATES, HireConfig, SpanConfig, SpanForSequenceClassification
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,10 @@ class Pooled(Strategy):
     def check(self, source: Source) -> None:
         if getattr(source.encoder_config, "is_encoder_decoder", False):
             raise InputError(f"--strategy pooled reads the states of one encoder, which {source.name} is not")
+        if isinstance(source.config, HireConfig):
+            raise InputError(
+                f"--strategy pooled stands on an encoder alone, and {source.name} has a head of another kind"
+            )
 
     def head(self, source: Source, task: Task) -> MakeModel | None:
         if task.kind in ("words", "coreference"):

@@ -193,10 +193,32 @@ def test_an_earlier_mnli_model_is_started_from_by_its_own_strategy(go, tmp_path)
     assert go("rte", max_steps=1, strategy="hire", strategy_options=["gru_size=5"]).tasks["rte"].started_from is None
     assert go("rte", max_steps=1, strategy="hire").tasks["rte"].started_from.startswith("mnli (seed 0")
     assert go.trained == ["mnli", "rte", "rte", "rte"]
-    with pytest.raises(InputError, match=r"mnli is a model of --strategy hire: give that, too"):
+    with pytest.raises(InputError, match=r"mnli is a model of --strategy hire, not of plain: give hire"):
         go("rte", out="other", mnli_model=str(mnli))
+    five = {"strategy": "hire", "strategy_options": ["gru_size=5"]}
+    for given in ({"mnli_model": str(mnli)}, {"model": mnli}):
+        with pytest.raises(InputError, match="mnli has a gru_size of 64, not 5"):
+            go("rte", out="other", new_head=True, **five, **given)
+    assert not (tmp_path / "other").exists()
     other = go("rte", out="other", mnli_model=str(mnli), strategy="hire", max_steps=1)
     assert other.tasks["rte"].started_from == f"mnli ({mnli})"
+
+
+def test_a_pooled_mnli_model_is_started_from_by_pooled_of_its_state_alone(go, tmp_path):
+    go("mnli", strategy="pooled", max_steps=1)
+    mnli = str(tmp_path / "out" / "models" / "mnli")
+    first = {"strategy": "pooled", "strategy_options": ["state=first"]}
+    for given, message in (
+        ({"mnli_model": mnli, "strategy": "hire"}, "is a model of --strategy pooled, not of hire: give pooled"),
+        ({"mnli_model": mnli}, "is a model of --strategy pooled, not of plain: give pooled"),
+        ({"mnli_model": mnli} | first, "pooled: the head of .*mnli does not read its first state"),
+        ({"model": mnli, "strategy": "hire"}, "hire stands on an encoder alone, and .*mnli has a head of another kind"),
+    ):
+        with pytest.raises(InputError, match=message):
+            go("rte", out="other", **given)
+    assert not (tmp_path / "other").exists()
+    started = go("rte", out="other", mnli_model=mnli, strategy="pooled", max_steps=1)
+    assert started.tasks["rte"].started_from == f"mnli ({mnli})"
 
 
 def test_hire_s_head_is_drawn_by_the_seed_and_learns_on_a_frozen_encoder(bert_folder, gpt_folder, tmp_path):
