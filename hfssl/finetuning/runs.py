@@ -16,7 +16,7 @@ from hfssl.errors import InputError
 from hfssl.evaluation.results import ModelResult, find_results
 from hfssl.evaluation.task_data import SplitData
 from hfssl.evaluation.tasks import Task
-from hfssl.finetuning.plan import Job
+from hfssl.finetuning.plan import SHARED, Job
 from hfssl.finetuning.recipes import Settings
 from hfssl.finetuning.word_vectors import FOLDER
 from hfssl.training.ledger import Ledger
@@ -74,11 +74,13 @@ class Members:
     Attributes:
         runs: by task.
         folders: by the job's name, where `hfssl glue` wrote it.
+        shared: the records of the shared stages that they started from, each once.
         notes: what must be said of them.
     """
 
     runs: dict[str, list[Run]]
     folders: dict[str, Path]
+    shared: list[dict[str, Any]]
     notes: list[str]
 
 
@@ -97,6 +99,7 @@ def read_members(
     """
     runs: dict[str, list[Run]] = {task.name: [] for task in tasks}
     places: dict[str, Path] = {}
+    shared: dict[str, dict[str, Any]] = {}
     notes = []
     for folder in map(Path, folders):
         result, records = _result_of(folder, suite), Ledger(folder / "ledger.jsonl").results()
@@ -118,7 +121,10 @@ def read_members(
                     raise InputError(f"{folder / 'ledger.jsonl'} has no job {name}: it cannot be averaged")
                 places[name] = folder
                 runs[task.name].append((_job(task, name, records[name]), records[name]))
-    return Members(runs, places, notes)
+                start = records[name].get("start", "")
+                if records.get(start, {}).get("task") == SHARED:
+                    shared[start] = records[start]
+    return Members(runs, places, list(shared.values()), notes)
 
 
 def _result_of(folder: Path, suite: str) -> ModelResult:

@@ -29,6 +29,7 @@ from hfssl.finetuning.encoding import TaskEncoder
 from hfssl.finetuning.heads import Head, save_task_model
 from hfssl.finetuning.loop import check_parts, decode, device_name, make_collator, predict_task, trainable
 from hfssl.finetuning.loop import training_arguments as make_arguments
+from hfssl.finetuning.plan import SHARED
 from hfssl.finetuning.sources import Source
 from hfssl.finetuning.strategies.mixing import MixedBatches, MixedCollator, MixedLoader, SharedEncoder
 from hfssl.finetuning.strategies.strategy import Strategy
@@ -92,7 +93,7 @@ def train_shared(
     _save(model, source.tokenizer, tasks, folder)
     diverged = trainer.diverged
     return {
-        "task": "multitask", "seed": seed, "tasks": list(tasks), "dev_scores": dev, "settings": asdict(settings),
+        "task": SHARED, "seed": seed, "tasks": list(tasks), "dev_scores": dev, "settings": asdict(settings),
         "strategy_options": strategy.options, "updates": trainer.state.global_step, "model": source.fingerprint,
         "train_seconds": round(trainer.train_seconds, 3), "seconds": round(time.perf_counter() - began, 3),
         "tokens": int(trainer.real_tokens), "padding_ratio": round(trainer.padding_ratio, 4),

@@ -61,7 +61,7 @@ class Suite:
         tasks: those asked for, diagnostic sets too; `trained` have a model of their own.
         data: by task, its splits by name.
         trials: by task, the runs of the grid, once they are done.
-        shared: the records of the shared stages, once they are done.
+        shared: the records of the shared stages, once they are done; of members those that they started from.
         members: the runs of other folders, for an ensemble of them.
     """
 
@@ -97,10 +97,10 @@ class Suite:
         self._refuse_another_model(model)
         self.models = SavedModels(self.out / "models", args.save_models)
         self.trials: dict[str, list[Run]] = {}
-        self.shared: list[dict[str, Any]] = []
         self._planned: dict[str, list[str]] = {}  # names of jobs by task
         folders = [name.strip() for name in (args.ensemble_of or "").split(",") if name.strip()]
         self.members = read_members(folders, suite, self.trained, self.data) if folders else None
+        self.shared: list[dict[str, Any]] = self.members.shared if self.members else []
 
     def _refuse_unused(self) -> None:
         """Flags that say something of a task that is not there."""
@@ -355,7 +355,7 @@ class Suite:
             weights,
         )
         record = made.record | {"trial": job.trial, "started_from": job.started_from, "task": task.key}
-        record["model"] = self.source.fingerprint
+        record |= {"start": job.start, "model": self.source.fingerprint}
         record["diagnostics"] = {other: rows.fingerprint() for other, rows in diagnostics.items()}
         write_logits(self.out / "jobs" / name, made.logits)
         if self.models.wanted(task.name):

@@ -102,3 +102,16 @@ def test_a_folder_that_trained_nothing_for_a_task_has_no_member(go, tmp_path):
         with pytest.raises(InputError, match=rf"{name} trained nothing for WNLI: it has no member to average"):
             go("glue", "wnli", out="bad", strategy="ensemble", ensemble_of=given)
         assert not (tmp_path / "bad").exists()
+
+
+def test_the_shared_stages_of_members_cost_what_they_did_once_each(go, tmp_path):
+    one = go("glue", "cola,rte", out="one", strategy="multitask", seeds=2)
+    go("glue", "cola,rte", out="other")
+    assert one.cost["jobs"] == 6  # two tasks and a shared stage, of two seeds
+    names = {"out": "both", "strategy": "ensemble", "ensemble_of": f"{tmp_path / 'one'},{tmp_path / 'other'}"}
+    cost, records = go("glue", "cola,rte", **names).cost, []
+    for name in ("one", "other"):
+        records += Ledger(tmp_path / name / "ledger.jsonl").results().values()
+    assert cost["jobs"] == len(records) == 8
+    assert cost["train_seconds"] == pytest.approx(sum(record["train_seconds"] for record in records), abs=0.1)
+    assert go("glue", "rte", **names | {"out": "rte", "ensemble_of": str(tmp_path / "one")}).cost["jobs"] == 4
