@@ -275,7 +275,10 @@ class Suite:
         """
         if self.mnli:
             return start
-        if (shared := self.out / SHARED / start).is_dir():
+        if self.strategy.part("multitask"):
+            if not (shared := self.out / SHARED / start).is_dir():
+                ledger = self.out / "ledger.jsonl"
+                raise InputError(f"the shared stage {shared} is gone; delete its line in {ledger} to do it again")
             return str(shared)
         for _ in range(20):  # while another process puts it in its place
             if folder := self.models.find(start):

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -67,6 +68,11 @@ def test_a_rerun_does_what_is_missing_of_both_stages(go, tmp_path, monkeypatch):
     again = go("glue", tasks, **QUICK)
     assert done == ["rte"] and again.tasks["rte"].scores == first.tasks["rte"].scores
     done.clear()
+    shutil.rmtree(tmp_path / "out" / "multitask")
+    path.write_text("\n".join(line for line in whole if '"task": "glue/rte"' not in line) + "\n")
+    with pytest.raises(InputError, match=r"the shared stage .*multitask-seed0-\w+ is gone; delete its line in "):
+        go("glue", tasks, **QUICK)
+    assert not done
     path.write_text(whole[0] + "\n")  # the shared stage is done anew, to the same bits
     again = go("glue", tasks, **QUICK)
     assert len(done) == 3 and {name: one.scores for name, one in again.tasks.items()} == {
