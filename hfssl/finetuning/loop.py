@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.utils import is_torch_tf32_available
@@ -116,13 +117,13 @@ def fine_tune(
         head_weights: the head's, from the shared stage of several tasks.
 
     Raises:
-        InputError: a training split without anything to learn from.
+        InputError: a training split without anything to learn from; a head that is not the model's.
     """
     began = time.perf_counter()
     strategy = args.make_strategy().training.for_task(task)
     model = strategy.load(source, task, head, seed, args.freeze_encoder)
     if head_weights is not None:
-        model.load_state_dict(load_file(head_weights), strict=False)
+        load_head(model, head_weights)
     train, items = trainable(splits["train"], encoder)
     targets = strategy.targets(splits["train"], head.order)
     loader = _loader(train, items, targets, source, task, settings, args, seed, strategy)
@@ -161,6 +162,22 @@ def fine_tune(
         if count := int(unanswered(data, logits[name]).sum()):
             record["flags"].append(f"{count:,} answers of {name} are no label's word, and count as wrong")
     return FineTuned(model.cpu(), logits, record)
+
+
+def load_head(model: PreTrainedModel, path: Path) -> None:
+    """Sets all that the model has beside its encoder.
+
+    Raises:
+        InputError: the file holds less, more or something else.
+    """
+    try:
+        found = model.load_state_dict(load_file(path), strict=False)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"cannot load the head {path}: {' '.join(str(error).split())}") from error
+    lacking = [name for name in found.missing_keys if not name.startswith(f"{model.base_model_prefix}.")]
+    if lacking or found.unexpected_keys:
+        wrong = f"without {lacking[0]}" if lacking else f"with {found.unexpected_keys[0]}"
+        raise InputError(f"{path} is not the head of this model: {wrong}; delete its folder and its line in the ledger")
 
 
 def predict_task(
