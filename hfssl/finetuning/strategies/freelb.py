@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -46,10 +47,11 @@ class FreeLB(Strategy):
     steps: int | None = field(default=None, metadata={"help": "Passes of an update, K."})
     step_size: float | None = field(default=None, metadata={"help": "Of a step of ascent, alpha."})
     magnitude: float | None = field(default=None, metadata={"help": "Of the perturbation that begins."})
-    epsilon: float | None = field(default=None, metadata={"help": "Radius of the ball; 0: no ball."})
+    epsilon: float | None = field(default=None, metadata={"help": "Radius of the ball; inf: no ball."})
 
     def __post_init__(self):
-        check_options(self, steps=1, step_size=0, magnitude=0, epsilon=0)
+        check_options(self, steps=1, step_size=0, magnitude=0)
+        check_options(self, most=math.inf, epsilon=0)
 
     @property
     def passes(self) -> int:
@@ -97,8 +99,6 @@ class FreeLB(Strategy):
 
     def _inside(self, delta: torch.Tensor) -> torch.Tensor:
         """Those that lie outside of the ball on its surface."""
-        if not self.epsilon:
-            return delta
         return delta * (self.epsilon / _norms(delta).clamp(min=torch.finfo(delta.dtype).tiny)).clamp(max=1)
 
 

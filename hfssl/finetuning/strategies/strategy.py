@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -70,8 +71,10 @@ class Strategy:
 
     @property
     def options(self) -> dict[str, dict[str, Any]]:
-        """By the part's name its options, plain values: these decide a result."""
-        return {part.name: {item.name: getattr(part, item.name) for item in options_of(part)} for part in self.parts}
+        """By the part's name its options, plain values for JSON: these decide a result."""
+        return {
+            part.name: {item.name: _plain(getattr(part, item.name)) for item in options_of(part)} for part in self.parts
+        }
 
     def part(self, name: str) -> Strategy | None:
         """The part of that name, if there is one."""
@@ -283,9 +286,13 @@ def options_of(strategy: Strategy | type[Strategy]) -> Sequence[dataclasses.Fiel
     return [item for item in dataclasses.fields(strategy) if item.init]
 
 
-def check_options(strategy: Strategy, **least: float) -> None:
-    """Raises InputError unless each of these options is None or a number not below its least."""
+def _plain(value: Any) -> Any:
+    return str(value) if value == math.inf else value
+
+
+def check_options(strategy: Strategy, most: float = sys.float_info.max, **least: float) -> None:
+    """Raises InputError unless each of these options is None or a number not below its least, nor above the most."""
     for name, bound in least.items():
         value = getattr(strategy, name)
-        if value is not None and not bound <= value < math.inf:
+        if value is not None and not bound <= value <= most:
             raise InputError(f"{strategy.name}.{name} must be at least {bound:g}, not {value}")

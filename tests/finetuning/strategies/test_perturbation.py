@@ -1,6 +1,7 @@
 """What is added to word embeddings, and what the adversarial strategies make of it."""
 
 import dataclasses
+import json
 import math
 
 import pytest
@@ -13,7 +14,7 @@ from hfssl.evaluation.tasks import TASKS
 from hfssl.finetuning.heads import choose_head, load_model
 from hfssl.finetuning.losses import item_divergences, item_losses
 from hfssl.finetuning.sources import open_source
-from hfssl.finetuning.strategies import STRATEGIES
+from hfssl.finetuning.strategies import STRATEGIES, parse_strategy
 from hfssl.finetuning.strategies.alice import Alice
 from hfssl.finetuning.strategies.freelb import SETTINGS, FreeLB
 from hfssl.finetuning.strategies.perturbation import Noise, RandomState, ascend, perturbed, word_embeddings
@@ -380,6 +381,7 @@ NOTHING = [
     Smart(proximal=0.0, sigma=0.0, step_size=0.0, dropout="same"),  # no perturbation: nothing to be smooth about
     Alice(label_weight=0.0, prediction_weight=0.0),
     FreeLB(steps=1, step_size=0.1, magnitude=0.0, epsilon=0.1),
+    FreeLB(steps=1, step_size=0.1, magnitude=0.4, epsilon=0.0),
 ]
 
 
@@ -463,6 +465,21 @@ def test_in_bf16_small_perturbations_are_said_to_be_lost(bert):
         with torch.autocast("cpu", torch.bfloat16):
             strategy.losses(model, INPUTS, LABELS)
         assert len([flag for flag in strategy.flags() if "bf16" in flag]) == said
+
+
+def test_freelb_s_ball_of_radius_0_holds_nothing_and_an_infinite_one_everything():
+    found = []
+    for option in ("epsilon=0", "epsilon=inf"):
+        strategy = parse_strategy("freelb", [option, "magnitude=3"])
+        strategy.bind(
+            BertForSequenceClassification(BertConfig(vocab_size=20, hidden_size=12, num_hidden_layers=1)), None, 0, 1
+        )
+        found.append(strategy.beginning(MASK))
+    assert not found[0].any() and found[1].flatten(1).norm(dim=1).min() > 1
+    said = json.loads(json.dumps(strategy.options, allow_nan=False))["freelb"]["epsilon"]
+    assert parse_strategy("freelb", [f"epsilon={said}", "magnitude=3"]) == strategy
+    with pytest.raises(InputError, match=r"freelb.step_size must be at least 0, not inf"):
+        parse_strategy("freelb", ["step_size=inf"])
 
 
 def test_freelb_takes_the_paper_s_row_of_the_task():
