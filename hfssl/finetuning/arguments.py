@@ -92,7 +92,12 @@ class LoopArguments:
         default=False, metadata={"help": "Put a new head where the checkpoint's own does not fit the task."}
     )
     selection: str = field(default="best", metadata={"help": "The epoch that is reported: best (on dev) or last."})
-    precision: str = field(default="auto", metadata={"help": "bf16, fp32, or auto: bf16 on a GPU that has it."})
+    precision: str = field(
+        default="auto",
+        metadata={
+            "help": "bf16, fp32, or auto: bf16 on a GPU that has it, but for SMART's and ALICE's tiny steps fp32."
+        },
+    )
     torch_compile: bool = field(default=False, metadata={"help": "Compile the model, for batches of few shapes (GPU)."})
     torch_compile_mode: str = field(
         default="default", metadata={"help": "Of torch.compile: default, reduce-overhead (CUDA graphs), max-autotune."}
@@ -133,6 +138,8 @@ class LoopArguments:
         if strategy.recipe and self.recipe not in ("auto", strategy.recipe):
             raise InputError(f"--strategy {self.strategy} is the recipe {strategy.recipe}: leave --recipe out")
         self.recipe = strategy.recipe or self.recipe
+        if self.precision == "auto" and strategy.needs_fp32:
+            self.precision = "fp32"
         if strategy.perturbs and self.torch_compile:
             raise InputError(
                 f"--torch_compile does not go with --strategy {self.strategy}, which hooks into the embeddings"

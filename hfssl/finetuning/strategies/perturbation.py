@@ -173,6 +173,10 @@ class Adversarial(Strategy):
         if self.dropout not in DROPOUTS:
             raise InputError(f"{self.name}.dropout must be one of {', '.join(DROPOUTS)}, not {self.dropout!r}")
 
+    @property
+    def needs_fp32(self) -> bool:
+        return self.epsilon < BF16_STEP
+
     def bind(self, model: PreTrainedModel, task: Task | None, seed: int, updates: int) -> None:
         self._keep(noise=Noise(model, seed), rounded=False)
 
@@ -198,7 +202,7 @@ class Adversarial(Strategy):
             objective: logits (R, C) to what rises, of each item (B,).
             stream: of the noise.
         """
-        self._keep(rounded=torch.is_autocast_enabled(self.noise.device.type) and self.epsilon < BF16_STEP)
+        self._keep(rounded=torch.is_autocast_enabled(self.noise.device.type) and self.needs_fp32)
         mask = inputs["attention_mask"]
         delta = self.noise.draw(mask, lambda row, generator: row.normal_(generator=generator), stream)
         delta = (self.sigma * delta).clamp(-self.epsilon, self.epsilon)

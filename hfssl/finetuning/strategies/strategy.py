@@ -70,6 +70,11 @@ class Strategy:
         return 1
 
     @property
+    def needs_fp32(self) -> bool:
+        """bf16 would round away what it does."""
+        return False
+
+    @property
     def options(self) -> dict[str, dict[str, Any]]:
         """By the part's name its options, plain values for JSON: these decide a result."""
         return {
@@ -204,6 +209,10 @@ class Composition(Strategy):
     @property
     def perturbs(self) -> bool:
         return any(part.perturbs for part in self.given)
+
+    @property
+    def needs_fp32(self) -> bool:
+        return any(part.needs_fp32 for part in self.given)
 
     @property
     def passes(self) -> int:

@@ -4,6 +4,7 @@ import json
 import shlex
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from hfssl.errors import InputError
 from hfssl.evaluation.leaderboard import result_row
 from hfssl.evaluation.results import read_result
 from hfssl.evaluation.tasks import TASKS
+from hfssl.finetuning import loop
 from hfssl.finetuning import suite as suite_module
 from hfssl.finetuning.arguments import LoopArguments, SuiteArguments, as_command
 from hfssl.finetuning.command import run_suite
@@ -117,6 +119,26 @@ def test_flags_that_contradict_a_strategy():
         LoopArguments(strategy="roberta", recipe="bert")
     with pytest.raises(InputError, match=r"--torch_compile does not go with --strategy hire\+freelb"):
         LoopArguments(strategy="hire+freelb", torch_compile=True)
+
+
+def test_what_bf16_would_round_away_is_trained_in_fp32(monkeypatch, tmp_path):
+    """On a GPU that has bf16; what it is given is done all the same, and said."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    monkeypatch.setattr(loop, "TrainingArguments", lambda **given: SimpleNamespace(**given, n_gpu=1))
+    monkeypatch.setattr(loop, "is_torch_tf32_available", lambda: True)
+    settings = RECIPES["scratch"].settings(TASKS["glue/rte"])
+    for name, options, given, bf16 in (
+        ("plain", [], "auto", True),
+        ("smart", [], "auto", False),
+        ("hire+alice", [], "auto", False),
+        ("smart", ["epsilon=0.1"], "auto", True),
+        ("freelb", [], "auto", True),
+        ("smart", [], "bf16", True),
+    ):
+        arguments = LoopArguments(strategy=name, strategy_options=options, precision=given)
+        assert loop.training_arguments(settings, arguments, 0, tmp_path).bf16 == bf16
+        assert arguments.precision == (given if bf16 else "fp32")  # as the job's name has it
 
 
 def test_a_command_says_the_strategy_and_its_options():
