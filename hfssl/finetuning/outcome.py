@@ -217,8 +217,9 @@ def _settings(suite: Suite, one: TaskRuns) -> dict[str, Any]:
     """What the runs of a task were trained with, and what became of them; of other folders' runs each has its own."""
     ensemble, (job, record) = suite.strategy.part("ensemble"), one.runs[0]
     if suite.members is not None:
+        said = ("strategy", "strategy_options", "settings")
         members = [
-            {"folder": str(suite.members.folders[job.name])} | _strategy_of(record) | {"settings": record["settings"]}
+            {"folder": str(suite.members.folders[job.name])} | {key: record[key] for key in said if key in record}
             for job, record in one.runs
         ]
         return {
@@ -231,16 +232,13 @@ def _settings(suite: Suite, one: TaskRuns) -> dict[str, Any]:
         settings |= {"max_steps": suite.loop.max_steps, "whole_updates": whole_updates(job.settings, rows)}
     settings |= {"selection": record["selection"], "head": record["head"], "trial": job.trial}
     settings |= {"jobs": [job.name for job, _ in one.runs], "frozen_encoder": suite.loop.freeze_encoder}
-    settings |= _strategy_of(record)
+    if not (training := suite.strategy.training.for_task(job.task)).is_plain:  # the record may be another command's
+        settings |= {"strategy": training.name, "strategy_options": training.options}
     if suite.args.search:
         settings |= {"trials": _trials(suite.trials[job.task.name])}
     if ensemble:
         settings |= {"strategy": suite.strategy.name, "average": ensemble.average}
     return settings | {"last_epoch_score": statistics.median(100 * record["last_score"] for _, record in one.runs)}
-
-
-def _strategy_of(record: dict[str, Any]) -> dict[str, Any]:
-    return {key: record[key] for key in ("strategy", "strategy_options") if key in record}
 
 
 def _member_scores(one: TaskRuns, dev: dict[str, SplitData]) -> list[float]:

@@ -71,9 +71,8 @@ def make_job(
         "data": {name: split.fingerprint() for name, split in sorted(splits.items())},
         "loop": {name: getattr(loop, name) for name in _DECIDES},
     }  # fmt: skip
-    strategy = loop.make_strategy().training.for_task(task)
-    if not strategy.is_plain:
-        decides["strategy"] = strategy.options
+    if options := loop.make_strategy().training.for_task(task).options:
+        decides["strategy"] = options
     shown = f"-trial{trial}" if trial else ""
     train = splits["train"]
     characters = sum(len(text) for column in train.texts for text in column)

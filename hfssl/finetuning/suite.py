@@ -254,13 +254,12 @@ class Suite:
 
     def _earlier_mnli(self) -> Start:
         """The best MNLI model of the same model and strategy that an earlier command left here, if there is one."""
-        strategy = self.strategy.training.for_task(TASKS["glue/mnli"])
-        options = None if strategy.is_plain else strategy.options
+        options = self.strategy.training.for_task(TASKS["glue/mnli"]).options
         done = [
             (record["score"], name, record)
             for name, record in self.ledger.results().items()
             if record["task"] == "glue/mnli" and record.get("model") == self.source.fingerprint
-            and record.get("strategy_options") == options and self.models.find(name) is not None
+            and record.get("strategy_options", {}) == options and self.models.find(name) is not None
         ]  # fmt: skip
         if not done:
             return "", "", ""

@@ -76,9 +76,14 @@ class Strategy:
 
     @property
     def options(self) -> dict[str, dict[str, Any]]:
-        """By the part's name its options, plain values for JSON: these decide a result."""
+        """By the part's name its options, plain values for JSON: these decide a result.
+
+        Of a part that is a recipe and nothing else there are none: its settings say all.
+        """
         return {
-            part.name: {item.name: _plain(getattr(part, item.name)) for item in options_of(part)} for part in self.parts
+            part.name: {item.name: _plain(getattr(part, item.name)) for item in options_of(part)}
+            for part in self.parts
+            if set(part.changes) - {"recipe"}
         }
 
     def part(self, name: str) -> Strategy | None:

@@ -159,7 +159,8 @@ def test_a_strategy_and_its_options_name_a_job(bert_folder, toy):
 
     assert name("smart") == name("smart", "weight=1") == name("smart", "smart.weight=1.0")
     assert name("freelb") == name("freelb", "steps=3")  # RTE's own
-    different = [name("plain"), name("roberta"), name("smart"), name("smart", "weight=2"), name("alice"),
+    assert name("roberta") == name("plain") and name("roberta+smart") == name("smart")  # the settings have the recipe
+    different = [name("plain"), name("smart"), name("smart", "weight=2"), name("alice"),
                  name("freelb"), name("freelb", "steps=2"), name("hire"), name("hire+smart")]  # fmt: skip
     assert len(set(different)) == len(different)
 
@@ -190,6 +191,10 @@ def test_the_recipe_of_roberta_on_any_model(go):
     settings = go("mnli", strategy="roberta", recipe="auto").tasks["mnli"].settings
     wanted = {"recipe": "roberta", "epochs": 10, "batch_size": 32, "warmup": 0.06, "adam_beta2": 0.98}
     assert settings | wanted == settings and settings["strategy"] == "roberta"
+    result = go("mnli", recipe="roberta")
+    settings = result.tasks["mnli"].settings
+    assert go.trained == ["mnli"] and settings | wanted == settings and "strategy" not in settings  # the same job
+    assert "The strategy" not in result.protocol
 
 
 def test_hire_starts_from_its_mnli_model_with_a_new_head(go, tmp_path, monkeypatch):
