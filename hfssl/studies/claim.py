@@ -38,7 +38,16 @@ from hfssl.finetuning.heads import choose_head
 from hfssl.finetuning.loop import decode, fine_tune, training_arguments
 from hfssl.finetuning.recipes import find_recipe
 from hfssl.finetuning.sources import Source, open_source
-from hfssl.studies.claim_pretraining import ARMS, BUDGETS, LM, LM_THEN_BLANK, Pretraining, Settings, same_network
+from hfssl.studies.claim_pretraining import (
+    ARMS,
+    BUDGETS,
+    LM,
+    LM_THEN_BLANK,
+    Pretraining,
+    Settings,
+    budget_text,
+    same_network,
+)
 from hfssl.training.ledger import Ledger
 
 logger = logging.getLogger(__name__)
@@ -262,7 +271,7 @@ class ClaimStudy:
 
     def model_name(self, arm: str, budget: float, seed: int) -> str:
         """What a pretrained model is called."""
-        return f"{arm}/{budget:g} {self.args.budget}/seed {seed}"
+        return f"{arm}/{budget_text(budget)} {self.args.budget}/seed {seed}"
 
     def _folder(self, name: str) -> Path:
         return self.out / "pretrained" / name.replace("/", "-").replace(" ", "-")

@@ -74,6 +74,11 @@ class Settings:
     control: str
 
 
+def budget_text(budget: float, separator: str = "") -> str:
+    """A budget in all its digits, so that two of them never read alike; `separator` stands between thousands."""
+    return f"{int(budget) if budget == int(budget) else budget:{separator}}"
+
+
 class Pretraining:
     """Plans and trains the arms.
 
@@ -125,7 +130,7 @@ class Pretraining:
             steps = int(share * budget / cost * (1 + 1e-12))  # 0.3 * 10 is 3 steps, not 2.9999999999999996
             if steps < 1:
                 raise InputError(
-                    f"a budget of {budget:g} {self.budget} is smaller than one step of {arm} ({objective}: "
+                    f"a budget of {budget_text(budget)} {self.budget} is smaller than one step of {arm} ({objective}: "
                     f"{share * budget:g} of {cost:g})"
                 )
             stages.append(Stage(objective, steps, sample))

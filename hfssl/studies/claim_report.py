@@ -24,7 +24,7 @@ from hfssl.evaluation.paired import (
 )
 from hfssl.files import write_whole
 from hfssl.studies.claim import CBOW, LEAST_SEEDS, RANDOM, TF_IDF, ClaimStudy, Fitted
-from hfssl.studies.claim_pretraining import BLANK_LM, LM, LM_THEN_BLANK
+from hfssl.studies.claim_pretraining import BLANK_LM, LM, LM_THEN_BLANK, budget_text
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def make_record(
     anchors = [_row(study, RANDOM, [f"{RANDOM}/seed {seed}" for seed in study.seeds], fitted, poolings)]
     anchors += [_row(study, name, [name], fitted, {}) for name in (TF_IDF, CBOW)]
     claimed, others = (_compare(study, pairs, rows, fitted) for pairs in _families(study))
-    verdicts = {f"{budget:g}": found.verdict for (_, _, budget), found in claimed.items()}
+    verdicts = {budget_text(budget): found.verdict for (_, _, budget), found in claimed.items()}
     return {
         "claim": CLAIM,
         "verdict": joint_verdict(verdicts.values()),
@@ -160,7 +160,8 @@ def sentences(record: Mapping[str, Any]) -> list[str]:
             f"{one['first']} beats {one['second']}: {one['verdict']}"
         )  # fmt: skip
         said.append(
-            f"{one['budget']:,g} {unit}: {claim} ({one['mean']:+.1f} points; over {len(one['differences'])} seeds "
+            f"{budget_text(one['budget'], ',')} {unit}: {claim} ({one['mean']:+.1f} points; "
+            f"over {len(one['differences'])} seeds "
             f"{one['low']:+.1f} to {one['high']:+.1f}, p = {one['p']:.3f}, {one['corrected_p']:.3f} after Holm's "
             f"correction; over dev rows {one['items_low']:+.1f} to {one['items_high']:+.1f})"
         )
@@ -208,8 +209,12 @@ def _csv(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(head)
     for row in rows:
-        writer.writerow("" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row)
+        writer.writerow(_cell(value) if isinstance(value, float) else value for value in row)  # of None ""
     return file.getvalue()
+
+
+def _cell(value: float) -> str:
+    return budget_text(value) if value.is_integer() else f"{value:.6g}"
 
 
 def claim_figure(record: Mapping[str, Any]):
@@ -264,7 +269,7 @@ def claim_table(record: Mapping[str, Any]):
         table.add_column(name, justify="left" if name in ("arm", "pooling") else "right")
     for row in [*record["arms"], *record["anchors"]]:
         interval = "" if row["low"] is None else f" ({row['low']:.1f} to {row['high']:.1f})"
-        budget = [f"{row['budget']:,g}" if "budget" in row else ""]
+        budget = [budget_text(row["budget"], ",") if "budget" in row else ""]
         cost = [f"{row['tokens']:,}", f"{row['seconds']:.1f}"] if "tokens" in row else ["", ""]
         tasks = [f"{mean(row['tasks'][task]):.1f}" for task in record["tasks"]]
         poolings = ", ".join(f"{name} {count}" for name, count in Counter(row["poolings"]).most_common())

@@ -36,9 +36,10 @@ from hfssl.studies.claim_pretraining import (
     Pretraining,
     Settings,
     Stage,
+    budget_text,
     same_network,
 )
-from hfssl.studies.claim_report import make_record, sentences, verify_claim
+from hfssl.studies.claim_report import make_record, sentences, verify_claim, write_report
 from hfssl.training.checkpoint import weights_digest
 
 SIZE = {
@@ -319,6 +320,20 @@ def test_without_a_difference_it_is_inconclusive_and_few_seeds_are_said(study):
     said = sentences(record)
     assert any(line.startswith("Fewer than 3 seeds (2 of pretraining, 1 of fine-tuning)") for line in said)
     assert "Verdict over 1 budget, 'blank LM beats LM': inconclusive, of fewer than 3 seeds" in said
+
+
+def test_budgets_that_differ_in_the_last_digit_are_two(study):
+    budgets = [0.1 + 0.2, 0.3, 1048576.0, 1048579.0, 1e12]
+    assert [budget_text(budget) for budget in budgets][::2] == ["0.30000000000000004", "1048576", "1000000000000"]
+    few = {"few_seeds": True, "fine_tuning_seeds": 1, "pretraining_seeds": 2, "then_share": 0.0}
+    planned = study(0.0, budgets=budgets[2:4], **few)
+    pretrained, *found = planned.run()
+    assert len(pretrained) == 2 * 2 * 2 + 2
+    record = make_record(planned, pretrained, *found)
+    assert list(record["verdicts"]) == ["1048576", "1048579"]
+    assert sentences(record)[1].startswith("1,048,579 tokens: ")
+    write_report(planned, record)
+    assert "\n1048579,LM," in (planned.out / "claim.csv").read_text()
 
 
 def test_predictions_that_are_gone_are_named(study):
