@@ -5,11 +5,13 @@
     stsb sentence1: A man runs. sentence2: A man is running. -> 4.6
 
 The texts are those of T5's own preprocessors (t5/data/glue_utils.py): the task's name, then each column's name with its
-text, in the order of the names but for MultiRC, WiC. A score is rounded to the next 0.2 and written out.
+text, in the order of the names but for MultiRC, WiC. MultiRC's texts lose their markup. A score is rounded to the next
+0.2 and written out.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -62,9 +64,14 @@ def input_texts(data: SplitData) -> list[str]:
         columns = {_AS_PAIR[name]: texts for name, texts in columns.items()}
     names = _ORDERS.get(task.name, sorted(columns))
     prefix = task.model_of or task.name
-    return [
+    texts = [
         " ".join([prefix, *(f"{name}: {columns[name][row]}" for name in names)]) for row in range(len(data))
     ]  # fmt: skip
+    return [_without_markup(text) for text in texts] if task.name == "multirc" else texts
+
+
+def _without_markup(text: str) -> str:
+    return re.sub("</?b>", "", text.replace("<br>", " "))
 
 
 class TextToTextEncoder(TaskEncoder):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -60,6 +62,17 @@ def test_inputs_are_the_names_and_the_texts(toy, key, names, prefix):
         columns = {"premise": columns["sentence1"], "hypothesis": columns["sentence2"]}
     wanted = prefix + "".join(f" {name}: {columns[name][3]}" for name in names)
     assert input_texts(data)[3] == wanted
+
+
+def test_multirc_s_markup_is_left_out_and_no_other_task_s(toy):
+    found = []
+    for key in ("superglue/multirc", "superglue/boolq"):
+        data = toy(key)[1]["validation"].select([0], "")
+        marked = ["<b>Sent 1: </b>A man ran.<br><b>Sent 2: </b>He fell."], ["Who <b>fell</b>?"], ["He."]
+        (text,) = input_texts(dataclasses.replace(data, texts=marked[: len(data.texts)]))
+        found.append(text)
+    assert found[0] == "multirc question: Who fell? answer: He. paragraph: Sent 1: A man ran. Sent 2: He fell."
+    assert "<br>" in found[1] and "<b>fell</b>" in found[1]
 
 
 def test_an_item_is_one_row_of_any_task(toy, t5_tokenizer):
