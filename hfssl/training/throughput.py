@@ -56,7 +56,8 @@ class Meter:
 def training_flops_per_token(model, length: int, head_share: float = 1.0) -> float | None:
     """Floating-point operations of one token's training step, 6 N + 12 L d T (Chowdhery et al. 2022, appendix B).
 
-    N counts the weights that are multiplied: embeddings are looked up and count only as the output head.
+    N counts the weights that are multiplied: embeddings are looked up and count only as the output head. The head is
+    all that lies outside the base model: of BERT its transform, too.
 
     Args:
         length: tokens in a block, T.
@@ -72,11 +73,12 @@ def training_flops_per_token(model, length: int, head_share: float = 1.0) -> flo
     looked_up = {
         id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)
     } | {id(head.weight)}  # fmt: skip
-    multiplied = sum(
-        weight.numel() for weight in model.parameters() if weight.ndim == 2 and id(weight) not in looked_up
-    )
+    base = {id(weight) for weight in model.base_model.parameters()}
+    multiplied = [weight for weight in model.parameters() if weight.ndim == 2 and id(weight) not in looked_up]
+    body = sum(weight.numel() for weight in multiplied if id(weight) in base)
+    outside = head.weight.numel() + sum(weight.numel() for weight in multiplied if id(weight) not in base)
     attention = 12 * config.num_hidden_layers * config.hidden_size * length
-    return 6 * (multiplied + head_share * head.weight.numel()) + attention
+    return 6 * (body + head_share * outside) + attention
 
 
 @functools.cache

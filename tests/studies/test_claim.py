@@ -118,7 +118,7 @@ def test_the_flops_are_those_of_every_weight_that_is_multiplied(make):
     layer = 4 * 16 * 16 + 2 * 16 * 16
     transform, head = 16 * 16, 16 * len(pretraining.data.tokenizer)
     for objective, share in ((LM, 1.0), (BLANK_LM, 2 / BLOCK)):  # 15 % of 16 are 2
-        assert pretraining.flops[objective] == 6 * (layer + transform + share * head) + 12 * 16 * BLOCK
+        assert pretraining.flops[objective] == 6 * (layer + share * (transform + head)) + 12 * 16 * BLOCK
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_operations_of_a_token_by_hand():
     bert = language_model(BertConfig(**SMALL_BERT))
     layer = 4 * 16 * 16 + 2 * 16 * 32
     assert training_flops_per_token(bert, 8, 0.15) == pytest.approx(
-        6 * (2 * layer + 256 + 0.15 * 24 * 16) + 12 * 2 * 16 * 8
+        6 * (2 * layer + 0.15 * (16 * 16 + 24 * 16)) + 12 * 2 * 16 * 8
     )
 
 
