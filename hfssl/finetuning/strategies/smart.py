@@ -32,8 +32,8 @@ class Smart(Adversarial):
     name: ClassVar[str] = "smart"
     source: ClassVar[str] = "Jiang et al. 2020"
 
-    weight: float = field(default=1.0, metadata={"help": "Of the smoothness, lambda."})
-    proximal: float = field(default=1.0, metadata={"help": "Of the proximal term, mu; 0: none."})
+    weight: float = field(default=1.0, metadata={"help": "Of the smoothness, lambda; 0, and proximal 0, is plain."})
+    proximal: float = field(default=1.0, metadata={"help": "Of the proximal term, mu; 0: none, whatever weight is."})
 
     def __post_init__(self):
         super().__post_init__()
