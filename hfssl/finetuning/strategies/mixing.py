@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Sampler
 
 from hfssl.data.sampling import hash_key
+from hfssl.errors import InputError
 from hfssl.finetuning.batches import Keys, LengthBatches, TaskCollator
 
 SAMPLINGS = ("proportional", "temperature")
@@ -48,6 +49,9 @@ class MixedBatches(Sampler[list[tuple[int, int]]]):
         tasks: by name the task's own batches, whole ones (`LengthBatches` with one part).
         parts: of a batch, for gradient accumulation. A task's last batch is left out if it has fewer items.
         sampling, temperature: of `task_turns`.
+
+    Raises:
+        InputError: a task has fewer items than a batch has parts, and so no batch at all.
     """
 
     def __init__(
@@ -56,6 +60,12 @@ class MixedBatches(Sampler[list[tuple[int, int]]]):
         self.tasks, self.parts, self.sampling = list(tasks.values()), parts, sampling
         self.temperature, self.seed, self.epoch = temperature, seed, 0
         self.counts = [len(task) - (0 < len(task.lengths) % task.batch_size < parts) for task in self.tasks]
+        for name, task, count in zip(tasks, self.tasks, self.counts, strict=True):
+            if not count:
+                raise InputError(
+                    f"--gradient_accumulation_steps {parts} are more than the {len(task.lengths)} training rows of "
+                    f"{name}: leave it out of --tasks, or take fewer"
+                )
 
     def __len__(self) -> int:
         return sum(self.counts) * self.parts

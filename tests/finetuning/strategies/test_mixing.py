@@ -3,6 +3,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from hfssl.errors import InputError
 from hfssl.finetuning.batches import LengthBatches
 from hfssl.finetuning.strategies.mixing import MixedBatches, SharedEncoder, task_turns
 
@@ -63,6 +64,14 @@ def test_parts_of_a_batch_follow_one_another():
     joined = [[key for part in parts[start : start + 4] for key in part] for start in range(0, len(parts), 4)]
     assert len(joined) == len(whole) - 1 and all(parts)
     assert {tuple(batch) for batch in joined} < {tuple(batch) for batch in whole}
+
+
+def test_a_task_without_a_batch_is_refused():
+    assert mixed(parts=4, rows=(40, 4)).counts == [5, 1]
+    with pytest.raises(
+        InputError, match="--gradient_accumulation_steps 4 are more than the 3 training rows of 1: leave"
+    ):
+        mixed(parts=4, rows=(40, 3))
 
 
 def test_one_encoder_learns_from_all_tasks_and_each_head_from_its_own(bert_folder):
