@@ -113,6 +113,7 @@ class Tuning:
     """A job: one fine-tuning of the model in a folder.
 
     Attributes:
+        pooling: of CBoW what its words are.
         anchor: `CBOW` for GLUE's baseline, `TF_IDF` for what has no folder; empty for a net of the arms'.
         misled: the training rows have wrong labels.
     """
@@ -188,12 +189,12 @@ class ClaimStudy:
         found.pop("model.transformers_version", None)
         return json.loads(json.dumps(found, default=str))
 
-    def run(self) -> tuple[dict[str, dict[str, Any]], Fitted, dict[str, str]]:
+    def run(self) -> tuple[dict[str, dict[str, Any]], Fitted, dict[str, str], dict[str, Any]]:
         """Does what is missing.
 
         Returns:
             By model, what its pretraining came to ({} without any); by model and task the fine-tunings; by model its
-            pooling.
+            pooling; what all nets have in common, of `same_network`.
         """
         pretrained = self._pretrain()
         folders = {name: self._folder(name) for name in pretrained}
@@ -202,7 +203,7 @@ class ClaimStudy:
             folders[name] = self.pretraining.save_untrained(seed, self._folder(name))
         net = same_network(folders)
         logger.info(
-            "Every arm: %s non-embedding parameters, %s tokens of the tokenizer %s, the same order of the text",
+            "Every arm, as saved: %s non-embedding parameters of the same shapes, %s tokens of the tokenizer %s",
             f"{net['parameters']:,}", f"{net['vocabulary']:,}", net["tokenizer"],
         )  # fmt: skip
         poolings = self._choose(folders)
@@ -216,7 +217,7 @@ class ClaimStudy:
         for job, record in done.items():
             name, _, rest = job.partition(" | ")
             fitted.setdefault((name, rest.partition("-")[0]), []).append(record | {"job": job})
-        return {name: pretrained.get(name, {}) for name in folders}, fitted, poolings
+        return {name: pretrained.get(name, {}) for name in folders}, fitted, poolings, net
 
     def _pretrain(self) -> dict[str, dict[str, Any]]:
         speeds = None
@@ -262,11 +263,12 @@ class ClaimStudy:
         """TF-IDF once, and CBoW (GLUE's baseline, which a task trains) with each fine-tuning seed."""
         jobs = {self._name(TF_IDF, task, "auto", 0): Tuning(Path(), task, "auto", 0, TF_IDF) for task in self.tasks}
         texts = (text for splits in self.data.values() for column in splits["train"].texts for text in column)
-        digest = hashlib.blake2b(" ".join(self._digest(task) for task in self.tasks).encode(), digest_size=4)
-        folder = make_builtin("builtin-cbow", texts, self.out / f"builtin-cbow-{digest.hexdigest()}")
+        words = _digest([self.data[task.name]["train"].fingerprint() for task in self.tasks])  # of all tasks chosen
+        folder = make_builtin("builtin-cbow", texts, self.out / f"builtin-cbow-{words}")
         for task in self.tasks:
             for seed in range(self.args.fine_tuning_seeds):
-                jobs[self._name(CBOW, task, "auto", seed)] = Tuning(folder, task, "auto", seed, CBOW)
+                job = Tuning(folder, task, f"words {words}", seed, CBOW)
+                jobs[self._name(CBOW, task, job.pooling, seed)] = job
         return jobs
 
     def model_name(self, arm: str, budget: float, seed: int) -> str:
@@ -278,19 +280,19 @@ class ClaimStudy:
 
     def _name(self, model: str, task: Task, pooling: str, seed: int) -> str:
         """Of a fine-tuning's job, by all that decides it besides the settings of the ledger."""
-        return f"{model} | {task.name}-{self._digest(task)}, {pooling}, seed {seed}"
+        data = {split: rows.fingerprint() for split, rows in self.data[task.name].items()}
+        digest = _digest([task.version, VERSION, asdict(self._settings(task, model)), data])
+        return f"{model} | {task.name}-{digest}, {pooling}, seed {seed}"
 
     def _tuning(self, name: str, task: Task, pooling: str, seed: int) -> Tuning:
         misled = self.args.control == "planted" and name.startswith(f"{LM}/")
         return Tuning(self._folder(name), task, pooling, seed, misled=misled)
 
-    def _settings(self, task: Task):
+    def _settings(self, task: Task, model: str = ""):
+        """Of the arms those of the flags; CBoW has GLUE's own, whatever they say."""
+        if model == CBOW:
+            return find_recipe("scratch", "")[1].settings(task)
         return find_recipe(self.loop.recipe, "bert")[1].settings(task, **self.loop.changes)
-
-    def _digest(self, task: Task) -> str:
-        data = {split: rows.fingerprint() for split, rows in self.data[task.name].items()}
-        decides = [task.version, VERSION, asdict(self._settings(task)), data]
-        return hashlib.blake2b(json.dumps(decides, sort_keys=True).encode(), digest_size=4).hexdigest()
 
     def _tune(self, name: str, job: Tuning) -> dict[str, Any]:
         """One fine-tuning: its score on dev (of 1), its flags; the predictions go to a file."""
@@ -303,8 +305,9 @@ class ClaimStudy:
         source = open_source("builtin-cbow" if made else str(job.folder), made=job.folder if made else None)
         if job.misled:
             splits = {**splits, "train": _mislabelled(splits["train"])}
-        loop = self.loop if made else _pooled(self.loop, job.pooling)
-        settings = find_recipe("scratch", "")[1].settings(job.task) if made else self._settings(job.task)
+        plain = dataclasses.replace(self.loop, strategy="plain", strategy_options=[])
+        loop = plain if made else _pooled(self.loop, job.pooling)
+        settings = self._settings(job.task, job.anchor)
         head = choose_head(source, job.task, make=loop.make_strategy().head(source, job.task))
         tuned = fine_tune(source, job.task, splits, self._encoder(source), head, settings, loop, job.seed, self.out)
         predictions = {
@@ -335,6 +338,10 @@ class ClaimStudy:
                 f"cannot read {self._predictions(job)}: {error}; delete the line of {job!r} in {self.ledger.path} to "
                 "do that job again"
             ) from None
+
+
+def _digest(decides: list) -> str:
+    return hashlib.blake2b(json.dumps(decides, sort_keys=True).encode(), digest_size=4).hexdigest()
 
 
 def _pooled(loop: LoopArguments, state: str) -> LoopArguments:

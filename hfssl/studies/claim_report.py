@@ -39,7 +39,11 @@ _COLOURS = {LM: "#cf222e", BLANK_LM: "#1f6feb", LM_THEN_BLANK: "#8250df"}
 
 
 def make_record(
-    study: ClaimStudy, pretrained: Mapping[str, Mapping[str, Any]], fitted: Fitted, poolings: Mapping[str, str]
+    study: ClaimStudy,
+    pretrained: Mapping[str, Mapping[str, Any]],
+    fitted: Fitted,
+    poolings: Mapping[str, str],
+    net: Mapping[str, Any],
 ) -> dict[str, Any]:
     """All that claim.json holds; scores and differences in points of 100.
 
@@ -63,6 +67,7 @@ def make_record(
         "budget": study.args.budget,
         "tasks": [task.name for task in study.tasks],
         "seeds": {"pretraining": len(study.seeds), "fine-tuning": study.args.fine_tuning_seeds},
+        "net": dict(net),
         "arms": rows,
         "anchors": anchors,
         "differences": [

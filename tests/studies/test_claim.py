@@ -25,9 +25,10 @@ from hfssl.errors import InputError
 from hfssl.evaluation.task_data import load_split
 from hfssl.evaluation.tasks import TASKS
 from hfssl.finetuning.arguments import LoopArguments
+from hfssl.finetuning.recipes import find_recipe
 from hfssl.programs import program
-from hfssl.studies import claim_pretraining
-from hfssl.studies.claim import CHOOSING_SEED, ClaimArguments, ClaimStudy, Tuning, _mislabelled, _pooled
+from hfssl.studies import claim, claim_pretraining
+from hfssl.studies.claim import CBOW, CHOOSING_SEED, ClaimArguments, ClaimStudy, Tuning, _mislabelled, _pooled
 from hfssl.studies.claim_pretraining import (
     ARMS,
     BLANK_LM,
@@ -266,7 +267,7 @@ def study(text, tmp_path, monkeypatch):
 
 def test_each_pretraining_and_fine_tuning_is_a_job_done_once(study):
     first = study(0.2)
-    pretrained, fitted, poolings = first.run()
+    pretrained, fitted, poolings, _ = first.run()
     trained = [name for name in study.executed if name.startswith("train ")]
     assert len(trained) == len(set(trained)) == 3 * 2 * 3
     models = 3 * 2 * 3 + 3
@@ -333,7 +334,22 @@ def test_budgets_that_differ_in_the_last_digit_are_two(study):
     assert list(record["verdicts"]) == ["1048576", "1048579"]
     assert sentences(record)[1].startswith("1,048,579 tokens: ")
     write_report(planned, record)
+    assert record["net"] == same_network({"any": next((planned.out / "pretrained").iterdir())})
     assert "\n1048579,LM," in (planned.out / "claim.csv").read_text()
+
+
+def test_cbow_is_named_by_what_decides_it_and_trained_plain(study, monkeypatch):
+    one, more = study(0.0), study(0.0, tasks=f"{TASK_NAMES},rte")
+    anchors = [{name: job for name, job in each._anchors().items() if job.anchor == CBOW} for each in (one, more)]
+    assert not {*anchors[0]} & {*anchors[1]}, "its words are those of all tasks"
+    one.loop = LoopArguments(strategy="smart", strategy_options=["weight=3"], epochs=1)
+    assert {name for name, job in one._anchors().items() if job.anchor == CBOW} == {*anchors[0]}
+    given = []
+    monkeypatch.setattr(claim, "fine_tune", lambda *args: given.append(args) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        ClaimStudy._tune(one, *next(iter(anchors[0].items())))
+    assert given[0][5] == find_recipe("scratch", "")[1].settings(TASKS["glue/cola"])
+    assert given[0][6].strategy == "plain" and given[0][6].strategy_options == []
 
 
 def test_predictions_that_are_gone_are_named(study):
