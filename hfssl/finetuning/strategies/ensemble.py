@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from hfssl.errors import InputError, nearest
 from hfssl.finetuning.strategies.combination import AVERAGES
-from hfssl.finetuning.strategies.strategy import Strategy
+from hfssl.finetuning.strategies.strategy import Strategy, check_choice
 
 
 @dataclass(frozen=True)
@@ -24,11 +23,7 @@ class Ensemble(Strategy):
     )
 
     def __post_init__(self):
-        if self.average not in AVERAGES:
-            raise InputError(
-                f"ensemble.average {self.average!r} is not one of {', '.join(AVERAGES)}"
-                f"{nearest(self.average, AVERAGES)}"
-            )
+        check_choice(self, "average", AVERAGES)
 
     @property
     def training(self) -> Strategy:

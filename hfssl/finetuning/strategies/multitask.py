@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from hfssl.errors import InputError, nearest
+from hfssl.errors import InputError
 from hfssl.evaluation.tasks import Task
 from hfssl.finetuning.recipes import Settings
 from hfssl.finetuning.strategies.mixing import SAMPLINGS
-from hfssl.finetuning.strategies.strategy import Strategy, check_options
+from hfssl.finetuning.strategies.strategy import Strategy, check_choice, check_options
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,7 @@ class Multitask(Strategy):
     batch_size: int = field(default=32, metadata={"help": "Examples of an update of the shared stage."})
 
     def __post_init__(self):
-        if self.sampling not in SAMPLINGS:
-            raise InputError(
-                f"multitask.sampling {self.sampling!r} is not one of {', '.join(SAMPLINGS)}"
-                f"{nearest(self.sampling, SAMPLINGS)}"
-            )
+        check_choice(self, "sampling", SAMPLINGS)
         check_options(self, temperature=1e-3, epochs=1e-3, learning_rate=1e-12, batch_size=1)
 
     def check_tasks(self, tasks: Sequence[Task]) -> None:

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 from transformers import PreTrainedModel
 
-from hfssl.errors import InputError, nearest
+from hfssl.errors import InputError
 from hfssl.evaluation.tasks import Task
 from hfssl.finetuning.sources import MakeModel, Source
-from hfssl.finetuning.strategies.strategy import Strategy
+from hfssl.finetuning.strategies.strategy import Strategy, check_choice
 from hfssl.models import SENTENCE_STATES, HireConfig, SpanConfig, SpanForSequenceClassification
 
 
@@ -25,11 +25,7 @@ class Pooled(Strategy):
     state: str = field(default="mean", metadata={"help": f"{', '.join(SENTENCE_STATES)}: over a row's tokens."})
 
     def __post_init__(self):
-        if self.state not in SENTENCE_STATES:
-            raise InputError(
-                f"pooled.state {self.state!r} is not one of {', '.join(SENTENCE_STATES)}"
-                f"{nearest(self.state, SENTENCE_STATES)}"
-            )
+        check_choice(self, "state", SENTENCE_STATES)
 
     def check(self, source: Source) -> None:
         if getattr(source.encoder_config, "is_encoder_decoder", False):

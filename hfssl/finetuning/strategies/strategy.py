@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from hfssl.errors import InputError
+from hfssl.errors import InputError, nearest
 from hfssl.evaluation.task_data import SplitData
 from hfssl.evaluation.tasks import Task
 from hfssl.finetuning.batches import make_targets
@@ -302,6 +302,15 @@ def options_of(strategy: Strategy | type[Strategy]) -> Sequence[dataclasses.Fiel
 
 def _plain(value: Any) -> Any:
     return str(value) if value == math.inf else value
+
+
+def check_choice(strategy: Strategy, name: str, choices: Sequence[str]) -> None:
+    """Raises InputError, with the nearest, unless this option is one of the choices."""
+    value = getattr(strategy, name)
+    if value not in choices:
+        raise InputError(
+            f"{strategy.name}.{name} {value!r} is not one of {', '.join(choices)}{nearest(value, choices)}"
+        )
 
 
 def check_options(strategy: Strategy, most: float = sys.float_info.max, **least: float) -> None:

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoModelForSeq2SeqLM, PreTrainedModel, set_seed
 
-from hfssl.errors import InputError, nearest
+from hfssl.errors import InputError
 from hfssl.evaluation.task_data import SplitData
 from hfssl.evaluation.tasks import Task
 from hfssl.finetuning.batches import make_targets
@@ -19,7 +19,7 @@ from hfssl.finetuning.builtin_models import quiet_transformers
 from hfssl.finetuning.encoding import TaskEncoder
 from hfssl.finetuning.heads import Head
 from hfssl.finetuning.sources import Source
-from hfssl.finetuning.strategies.strategy import Strategy
+from hfssl.finetuning.strategies.strategy import Strategy, check_choice
 from hfssl.finetuning.strategies.text_to_text import LabelWords, TextToTextEncoder, check_task
 
 PREDICTIONS = ("greedy", "likelihood")
@@ -46,11 +46,7 @@ class TextToText(Strategy):
     )
 
     def __post_init__(self):
-        if self.prediction not in PREDICTIONS:
-            raise InputError(
-                f"t5.prediction {self.prediction!r} is not one of {', '.join(PREDICTIONS)}"
-                f"{nearest(self.prediction, PREDICTIONS)}"
-            )
+        check_choice(self, "prediction", PREDICTIONS)
 
     def check(self, source: Source) -> None:
         super().check(source)

@@ -85,7 +85,10 @@ def test_it_is_refused_where_it_does_not_fit(go, bert_folder, t5_folder, tmp_pat
         ({"strategy": "t5+hire"}, "t5 and hire both change the head"),
         ({"strategy": "multitask+t5"}, "multitask and t5 both change the start"),
         ({"strategy": "smart+t5"}, "smart and t5 both change the loss"),
-        ({"strategy_options": ["prediction=beam"]}, "t5.prediction 'beam' is not one of greedy, likelihood"),
+        (
+            {"strategy_options": ["prediction=likely"]},
+            "t5.prediction 'likely' is not one of greedy, likelihood; did you mean 'likelihood'",
+        ),
     ):
         given = {"name": "glue", "tasks": "rte", "model": t5_folder, "strategy": "t5"} | arguments
         with pytest.raises(InputError, match=message):
