@@ -193,6 +193,12 @@ class Composition(Strategy):
             raise InputError(f"--strategy {self.name} names {one.name} twice")
         if one.is_plain or other.is_plain:
             raise InputError("--strategy plain is fine-tuning without any other: leave 'plain' out, or the others")
+        trains, writes = (one, other) if "start" in one.changes else (other, one)
+        if "start" in trains.changes and "texts" in writes.changes:
+            raise InputError(
+                f"--strategy {self.name}: {trains.name} trains a head for each task, and {writes.name} has none; give "
+                "one of them"
+            )
         both = [what for what in one.changes if what in other.changes]
         if both:
             raise InputError(

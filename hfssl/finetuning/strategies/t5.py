@@ -36,7 +36,7 @@ class TextToText(Strategy):
     name: ClassVar[str] = "t5"
     source: ClassVar[str] = "Raffel et al. 2020, section 2.4 and appendix D"
     takes: ClassVar[str] = "encoder-decoder"
-    changes: ClassVar[tuple[str, ...]] = ("texts", "loss", "head", "start")
+    changes: ClassVar[tuple[str, ...]] = ("texts", "loss", "head")
     by_candidate: ClassVar[bool] = False
     takes_flags: ClassVar[bool] = False
 
@@ -78,7 +78,7 @@ class TextToText(Strategy):
         Raises:
             InputError: the weights cannot be read.
         """
-        object.__setattr__(self, "_words", LabelWords(task, source.tokenizer))
+        self._keep(_words=LabelWords(task, source.tokenizer))
         set_seed(seed)
         try:
             with quiet_transformers():

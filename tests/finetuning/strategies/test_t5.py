@@ -83,7 +83,7 @@ def test_it_is_refused_where_it_does_not_fit(go, bert_folder, t5_folder, tmp_pat
         ({"name": "superglue", "tasks": "wsc,cb"}, "WSC has no label words"),
         ({"freeze_encoder": True}, "--freeze_encoder does not go with --strategy t5"),
         ({"strategy": "t5+hire"}, "t5 and hire both change the head"),
-        ({"strategy": "multitask+t5"}, "multitask and t5 both change the start"),
+        ({"strategy": "t5+multitask"}, "multitask trains a head for each task, and t5 has none; give one of them"),
         ({"strategy": "smart+t5"}, "smart and t5 both change the loss"),
         (
             {"strategy_options": ["prediction=likely"]},
