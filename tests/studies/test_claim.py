@@ -4,6 +4,8 @@ import csv
 import json
 import runpy
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -410,6 +412,30 @@ def test_flags_that_do_not_go_together(text, tmp_path):
     apart = CorpusArguments(block_size=BLOCK, document_mask=True)
     with pytest.raises(InputError, match="--document_mask has no use here"):
         ClaimStudy(BertConfig(**SIZE), source, apart, args, LoopArguments())
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_two_commands_share_the_jobs_of_a_study(text, tmp_path):
+    """Each pretraining and each fine-tuning is done once, and both write the result of one command alone."""
+    source, corpus = text
+    given = {"text_path": source.text_path, "eval_text_path": source.eval_text_path, "vocab_size": corpus.vocab_size,
+             "block_size": BLOCK, "corpus_dir": corpus.corpus_dir, "data_dir": "builtin:toyglue", "tasks": "cola",
+             "budgets": 4 * STEP, "pretraining_batch_size": BATCH, "few_seeds": True, "pretraining_seeds": 2,
+             "fine_tuning_seeds": 1, "max_steps": 2, "max_length": 32}  # fmt: skip
+    flags = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    flags += [word for name, value in SIZE.items() for word in (f"--model.{name}", str(value))]
+    command = [sys.executable, program("eval/verify_claim.py"), *flags, "--out"]
+    processes = [subprocess.Popen([*command, tmp_path / name], stderr=subprocess.PIPE) for name in ("two", "two")]
+    errors = [process.communicate(timeout=600)[1].decode() for process in processes]
+    assert not any(process.returncode for process in processes), errors
+    lines = [json.loads(line) for line in (tmp_path / "two" / "ledger.jsonl").read_text().splitlines()[1:]]
+    models = 3 * 2 + 2
+    assert len(lines) == len({line["job"] for line in lines}) == 3 * 2 + models * (3 + 1) + 1 + 1
+    subprocess.run([*command, tmp_path / "one"], check=True)
+    one, two = (json.loads((tmp_path / name / "claim.json").read_text()) for name in ("one", "two"))
+    assert one["differences"] == two["differences"]
+    assert [row["tasks"] for row in one["arms"]] == [row["tasks"] for row in two["arms"]]
 
 
 @pytest.mark.slow

@@ -290,19 +290,23 @@ def test_what_hire_cannot_read(go, tmp_path, bert_tokenizer):
 
 @pytest.mark.slow
 @pytest.mark.distributed
-def test_two_commands_share_the_jobs_of_a_strategy(tmp_path, bert_folder, go):
-    """Each seed is done by one of them, with the scores and models of one command alone."""
+@pytest.mark.parametrize(
+    ("strategy", "option", "tasks", "count"),
+    [("hire+freelb", "freelb.steps=2", "rte", 2), ("multitask", "batch_size=16", "cola,rte", 6)],
+)
+def test_two_commands_share_the_jobs_of_a_strategy(tmp_path, bert_folder, strategy, option, tasks, count):
+    """Each job is done by one of them, the shared stage of a seed, too, with the scores of one command alone."""
     command = [sys.executable, "eval/run_glue.py", "--model", bert_folder, "--out", tmp_path / "two", "--data_dir", TOY,
-               "--tasks", "rte", "--recipe", "scratch", "--max_steps", "6", "--seeds", "2", "--strategy", "hire+freelb",
-               "--strategy_options", "freelb.steps=2"]  # fmt: skip
+               "--tasks", tasks, "--recipe", "scratch", "--max_steps", "6", "--seeds", "2", "--strategy", strategy,
+               "--strategy_options", option]  # fmt: skip
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
     for process in processes:
         assert process.wait(timeout=600) == 0, process.stderr.read().decode()
     lines = [json.loads(line) for line in (tmp_path / "two" / "ledger.jsonl").read_text().splitlines()[1:]]
-    assert len(lines) == 2
-    args = SuiteArguments(str(bert_folder), str(tmp_path / "one"), "rte", TOY, seeds=2)
-    options = ["freelb.steps=2"]
+    assert len(lines) == len({line["job"] for line in lines}) == count
+    args = SuiteArguments(str(bert_folder), str(tmp_path / "one"), tasks, TOY, seeds=2)
     run_suite("glue", args, LoopArguments(
-        max_steps=6, recipe="scratch", strategy="hire+freelb", strategy_options=options))  # fmt: skip
+        max_steps=6, recipe="scratch", strategy=strategy, strategy_options=[option]))  # fmt: skip
     one, two = (Ledger(tmp_path / name / "ledger.jsonl").results() for name in ("one", "two"))
-    assert set(one) == set(two) and all(one[name]["scores"] == two[name]["scores"] for name in one)
+    assert set(one) == set(two)
+    assert all(one[name].get(key) == two[name].get(key) for name in one for key in ("scores", "dev_scores"))
