@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -27,6 +27,12 @@ def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:
     """The valid names closest to a misspelt one, as the end of a message: ``; did you mean 'a', 'b'?``."""
     close = difflib.get_close_matches(str(name), [str(choice) for choice in choices], n=count, cutoff=0.5)
     return f"; did you mean {', '.join(repr(choice) for choice in close)}?" if close else ""
+
+
+def one_of(name: str, value: str, choices: Collection[str]) -> None:
+    """Raises InputError, with the nearest, unless the value is one of the choices; `name` is what the user wrote."""
+    if value not in choices:
+        raise InputError(f"{name} {value!r} is not one of {', '.join(choices)}{nearest(value, choices)}")
 
 
 def shown(text: str) -> str:

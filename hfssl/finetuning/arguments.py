@@ -6,7 +6,7 @@ import math
 import shlex
 from dataclasses import dataclass, field, fields
 
-from hfssl.errors import InputError, nearest
+from hfssl.errors import InputError, one_of
 from hfssl.evaluation.results import TRICKS
 from hfssl.finetuning.recipes import find_recipe
 from hfssl.finetuning.strategies import STRATEGIES, Strategy, parse_strategy
@@ -64,8 +64,8 @@ class SuiteArguments:
     )
 
     def __post_init__(self):
-        _one_of("save_models", self.save_models, SAVED)
-        _one_of("wnli", self.wnli, WNLI)
+        one_of("--save_models", self.save_models, SAVED)
+        one_of("--wnli", self.wnli, WNLI)
         if self.seeds is not None and self.seeds < 1:
             raise InputError(f"--seeds must be at least 1, not {self.seeds}")
 
@@ -113,8 +113,8 @@ class LoopArguments:
     def __post_init__(self):
         find_recipe(self.recipe, "")  # refuses a name that is none
         self._check_strategy()
-        _one_of("selection", self.selection, SELECTIONS)
-        _one_of("precision", self.precision, PRECISIONS)
+        one_of("--selection", self.selection, SELECTIONS)
+        one_of("--precision", self.precision, PRECISIONS)
         for name in ("epochs", "batch_size", "learning_rate", "gradient_accumulation_steps", "pad_to_multiple_of"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
@@ -173,8 +173,3 @@ def as_command(suite: str, args: SuiteArguments, loop: LoopArguments) -> str:
             values = value if isinstance(value, list) else [str(value).lower() if isinstance(value, bool) else value]
             words += [f"--{item.name}", *map(str, values)]
     return shlex.join(words)
-
-
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise InputError(f"--{name} {value!r} is not one of {', '.join(choices)}{nearest(value, choices)}")

@@ -26,7 +26,7 @@ from transformers import BertConfig
 
 from hfssl.data.blocks import CorpusArguments, fit_vocabulary, load_text_data
 from hfssl.data.sources import TextArguments
-from hfssl.errors import InputError, nearest
+from hfssl.errors import InputError, one_of
 from hfssl.evaluation.baseline_results import baseline_results
 from hfssl.evaluation.task_data import SplitData, load_split
 from hfssl.evaluation.tasks import Task, select_tasks
@@ -87,8 +87,7 @@ class ClaimArguments:
 
     def __post_init__(self):
         for name, value, choices in (("budget", self.budget, BUDGETS), ("control", self.control, CONTROLS)):
-            if value not in choices:
-                raise InputError(f"--{name} {value!r} is not one of {', '.join(choices)}{nearest(value, choices)}")
+            one_of(f"--{name}", value, choices)
         if not self.budgets or not all(0 < value < math.inf for value in self.budgets):
             raise InputError(f"--budgets takes positive numbers, of {self.budget}; not {self.budgets or 'none'}")
         if not 0 <= self.then_share < 1:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from hfssl.errors import InputError, nearest
+from hfssl.errors import InputError, one_of
 from hfssl.evaluation.task_data import SplitData
 from hfssl.evaluation.tasks import Task
 from hfssl.finetuning.batches import make_targets
@@ -312,11 +312,7 @@ def _plain(value: Any) -> Any:
 
 def check_choice(strategy: Strategy, name: str, choices: Sequence[str]) -> None:
     """Raises InputError, with the nearest, unless this option is one of the choices."""
-    value = getattr(strategy, name)
-    if value not in choices:
-        raise InputError(
-            f"{strategy.name}.{name} {value!r} is not one of {', '.join(choices)}{nearest(value, choices)}"
-        )
+    one_of(f"{strategy.name}.{name}", getattr(strategy, name), choices)
 
 
 def check_options(strategy: Strategy, most: float = sys.float_info.max, **least: float) -> None:
