@@ -30,7 +30,9 @@ from hfssl.evaluation.tasks import suite_tasks
 from hfssl.files import write_whole
 from hfssl.finetuning.arguments import LoopArguments, SuiteArguments
 from hfssl.finetuning.command import complete_suite
+from hfssl.finetuning.loop import check_parts
 from hfssl.finetuning.outcome import TaskRuns
+from hfssl.finetuning.recipes import find_recipe
 from hfssl.finetuning.strategies import parse_strategy
 from hfssl.finetuning.suite import Suite
 
@@ -100,8 +102,12 @@ def compare_strategies(args: StrategyStudyArguments, loop: LoopArguments) -> lis
         strategy = one.make_strategy()
         strategy.check(plain.source)
         strategy.check_tasks(plain.trained)
+        recipe = find_recipe(one.recipe, plain.source.config.model_type, plain.source.pretrained)[1]
+        shared = strategy.part("multitask")
         for task in plain.trained:
             strategy.choose_head(plain.source, task, one.new_head)
+            for settings in (recipe.settings(task, **one.changes), *([shared.settings] if shared else [])):
+                check_parts(task, settings.batch_size, one.gradient_accumulation_steps)
     arms: dict[str, Arm] = {}
     for number, (name, one) in enumerate(loops.items(), start=1):
         logger.info("%s: strategy %d of %d", name, number, len(loops))

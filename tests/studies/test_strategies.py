@@ -94,6 +94,11 @@ def test_bad_input_is_said_before_anything_is_trained(tmp_path, monkeypatch):
         ({"strategies": ["smart+ensemble"]}, {}, "averages the runs of smart: name it, too"),
         ({"options": ["smart.weight=2"], "strategies": ["hire"]}, {}, "'smart.weight=2' is of none of plain, hire"),
         ({}, {"strategy": "smart"}, "takes --strategies, several"),
+        (
+            {"strategies": ["multitask"], "options": ["multitask.batch_size=9"]},
+            {"gradient_accumulation_steps": 2},
+            "does not divide the batch of 9 of (MRPC|RTE)",
+        ),
     ):
         with pytest.raises(InputError, match=message):
             fields = {"model": "builtin-demo", "data_dir": "builtin:toyglue", "out": str(tmp_path / "out")}
