@@ -18,6 +18,7 @@ FLOORS = {
     "files": -1,
     "remote_code": 0,
     "programs": 0,
+    "progress": 0,
     "models": 0,
     "data": 1,
     "tokenization": 0,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hfssl.evaluation.significance import Interval, bootstrap_sums, interval
+from hfssl.progress import Progress
 
 Query = tuple[str, str]  # a head and a relation
 EPSILON = 0.1  # NLTK's, for n-grams of which none is right (Chen and Cherry 2014, method 1)
@@ -166,6 +167,7 @@ def nearest_objects(
     for head, relation, tail in train:
         objects[relation][head].append(tail)
     found: dict[Query, list[str]] = {}
+    progress = Progress("nearest neighbours", len(queries), "head")
     for relation in dict.fromkeys(relation for _, relation in queries):
         heads = list(objects[relation])
         asked = [head for head, one in queries if one == relation]
@@ -178,6 +180,8 @@ def nearest_objects(
             similarities = (vectorizer.transform(part) @ bank).toarray()
             for head, row in zip(part, similarities, strict=True):
                 found[head, relation] = _first_objects(heads, objects[relation], row, beams)
+            progress.update(len(part))
+    progress.close()
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ from hfssl.evaluation.conditional import (
 from hfssl.evaluation.significance import bootstrap_sums, interval
 from hfssl.generation import complete_many
 
+logger = logging.getLogger(__name__)
+
 _FIELDS = ("head", "relation", "tail")
 
 
@@ -42,7 +45,10 @@ class CommonsenseArguments:
         metadata={"help": "A folder with train, validation and test tables; of several data sets the model's own."},
     )
     num_beams: int = field(default=5, metadata={"help": "Beams; all of them are scored."})
-    limit: int | None = field(default=None, metadata={"help": "Complete so many heads and relations alone, by chance."})
+    limit: int | None = field(
+        default=None,
+        metadata={"help": "Complete so many heads and relations alone, by chance; perplexity is of all rows."},
+    )
     batch_size: int = field(default=32, metadata={"help": "Rows at a time."})
     seed: int = field(default=0, metadata={"help": "Of the intervals, and of what --limit chooses."})
     out: str | None = field(default=None, metadata={"help": "A JSON file for the figures and the completions."})
@@ -67,12 +73,14 @@ def score_commonsense(args: CommonsenseArguments) -> dict[str, Any]:
         check_file(args.out)
     model, tokenizer, layout = load_conditional(args.model, "commonsense")
     named = data_of_model(args.data, layout)
+    relations = ", ".join(tag.strip("<>") for tag in layout.known("relation"))
+    logger.info("data: %s%s; relations that the model knows: %s", args.data, named and f", of it {named}", relations)
     parts = {
         split: read_pairs(args.data, split, tables_only=named, needed=_FIELDS)
         for split in ("train", "validation", "test")
     }
     train, test = _true(parts["train"]), _true(parts["test"])
-    log_p, counts = target_scores(model, tokenizer, layout, test, args.batch_size)
+    log_p, counts = target_scores(model, tokenizer, layout, test, args.batch_size, "perplexity of the test part")
     heads = [row["head"] for row in test]
     found: dict[str, Any] = {"perplexity": perplexity(log_p, counts, heads, seed=args.seed)}
     found["unigram perplexity"] = unigram_perplexity(tokenizer, layout, train, test)
@@ -140,7 +148,9 @@ def classify(model, tokenizer, layout: Layout, parts: dict[str, list[Row]], batc
     """
     scores, labels = {}, {}
     for split in ("validation", "test"):
-        log_p, counts = target_scores(model, tokenizer, layout, parts[split], batch_size)
+        log_p, counts = target_scores(
+            model, tokenizer, layout, parts[split], batch_size, f"true or false, {split} part"
+        )
         kept = counts > 0
         scores[split] = log_p[kept] / counts[kept]
         labels[split] = np.array([row.get("weight") != 0 for row in parts[split]])[kept]

@@ -37,12 +37,12 @@ def some(rows: Sequence[Row], limit: int | None, seed: int = 0) -> list[Row]:
 
 
 def target_scores(
-    model, tokenizer, layout: Layout, rows: Sequence[Row], batch_size: int = 32
+    model, tokenizer, layout: Layout, rows: Sequence[Row], batch_size: int = 32, label: str = ""
 ) -> tuple[np.ndarray, np.ndarray]:
     """log p of each row's target with its end, given the source: nats (N,), and its number of tokens (N,).
 
     The oldest turns of a dialogue are left out until it fits the model's positions. A row that does not fit, or whose
-    target is empty, has NaN and 0; their number is said.
+    target is empty, has NaN and 0; their number is said. `label` is that of the progress shown.
     """
     positions = count_positions(model) or math.inf
     ids, starts, kept = [], [], []
@@ -67,7 +67,7 @@ def target_scores(
             f"{len(rows) - len(kept):,}", f"{len(rows):,}", positions,
         )  # fmt: skip
     if kept:
-        log_p[kept], counts[kept] = (part.numpy() for part in sequence_scores(model, ids, starts, batch_size))
+        log_p[kept], counts[kept] = (part.numpy() for part in sequence_scores(model, ids, starts, batch_size, label))
     return log_p, counts
 
 

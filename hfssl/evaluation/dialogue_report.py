@@ -79,7 +79,7 @@ def score_dialogue(args: DialogueArguments) -> dict[str, Any]:
     ]
     rows = some(everything, args.limit, args.seed)
     groups = [row["conversation"] for row in rows]
-    log_p, counts = target_scores(model, tokenizer, layout, rows, args.batch_size)
+    log_p, counts = target_scores(model, tokenizer, layout, rows, args.batch_size, "perplexity of the replies")
     found: dict[str, Any] = {"perplexity": perplexity(log_p, counts, groups, seed=args.seed)}
     try:
         candidates = draw_candidates(rows, everything, CANDIDATES, args.seed)
@@ -119,7 +119,7 @@ def candidate_scores(model, tokenizer, layout, rows, candidates, batch_size: int
         for row, texts in zip(rows, candidates, strict=True)
         for text in texts
     ]
-    log_p, counts = target_scores(model, tokenizer, layout, flat, batch_size)
+    log_p, counts = target_scores(model, tokenizer, layout, flat, batch_size, "hits@1/20")
     return np.where(counts > 0, log_p / np.maximum(counts, 1), -np.inf).reshape(len(rows), -1)
 
 

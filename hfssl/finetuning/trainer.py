@@ -14,8 +14,8 @@ from transformers.trainer_callback import DefaultFlowCallback
 from hfssl.evaluation.tasks import Task
 from hfssl.finetuning.batches import STATIC_WIDTHS, TaskCollator, TaskLoader, sorted_rows
 from hfssl.finetuning.encoding import Encoded
-from hfssl.finetuning.progress import Progress
 from hfssl.finetuning.strategies.strategy import Strategy
+from hfssl.progress import Progress
 
 CPU_TOKENS, GPU_TOKENS = 4096, 32768  # of a batch in evaluation, padding included
 

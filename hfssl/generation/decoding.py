@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from tqdm.auto import tqdm
 from transformers import (
     GenerationConfig,
     LogitsProcessor,
@@ -24,6 +23,7 @@ from hfssl.errors import InputError, nearest
 from hfssl.generation.loading import count_positions, fit_prompt
 from hfssl.generation.prompt_cache import pad_rows, shared_prompts
 from hfssl.generation.scoring import evaluating, sequence_scores
+from hfssl.progress import Progress
 
 TOP_P_RULES = ("gpt2", "transformers")
 # What a model's generation_config.json says of its tokens holds; what it says of sampling is the caller's to say.
@@ -181,8 +181,8 @@ def decode(
 
     found: list[list[Try]] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda index: (*kind(index), len(prompts[index])), reverse=True)
-    bar = tqdm(total=len(prompts), unit="text", disable=None if len(prompts) > batch_size else True)
-    with bar, _only(model, tokenizer, how, tries) as config, _own_random_state(model, how.seed):
+    progress = Progress("writing" if len(prompts) > batch_size else "", len(prompts), "text")
+    with progress, _only(model, tokenizer, how, tries) as config, _own_random_state(model, how.seed):
         for (room, _), group in itertools.groupby(order, kind):
             same = list(group)
             config.max_new_tokens = room
@@ -191,7 +191,7 @@ def decode(
                 rows = _one_batch(model, tokenizer, [prompts[index] for index in chosen], how, tries, config, scored)
                 for index, row in zip(chosen, rows, strict=True):
                     found[index] = row
-                bar.update(len(chosen))
+                progress.update(len(chosen))
     return found
 
 

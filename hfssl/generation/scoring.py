@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from hfssl.errors import InputError
 from hfssl.generation.loading import count_positions
 from hfssl.generation.prompt_cache import pad_rows, shared_prompts
+from hfssl.progress import Progress
 
 _LOGITS = 2**25  # floats of logits at one time
 _SHARED = 256  # tokens that are not read again: from so many on a group of rows is worth a batch of its own
@@ -30,7 +31,7 @@ def evaluating(model) -> Iterator[None]:
 
 @torch.no_grad()
 def sequence_scores(
-    model, ids: Sequence[list[int]], starts: Sequence[int], batch_size: int = 64
+    model, ids: Sequence[list[int]], starts: Sequence[int], batch_size: int = 64, label: str = ""
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The log-probability of targets, each given what stands before it.
 
@@ -40,6 +41,7 @@ def sequence_scores(
         ids: tokens, source and target in one; an encoder-decoder's encoder reads the source.
         starts: where each target begins, at least 1.
         batch_size: rows at a time; fewer where their logits would be large.
+        label: of the progress that is shown, by default none.
 
     Returns:
         For each row the sum of log p of its target, nats, (N,) float64, and the target's number of tokens, (N,) int64.
@@ -58,13 +60,14 @@ def sequence_scores(
     counts = torch.tensor([len(row) - start for row, start in zip(ids, starts, strict=True)], dtype=torch.long)
     totals = torch.zeros(len(ids), dtype=torch.float64)
     order = sorted(range(len(ids)), key=lambda index: len(ids[index]), reverse=True)
-    with evaluating(model):
+    with evaluating(model), Progress(label, len(ids), "row") as progress:
         if not seq2seq:
-            order = _shared_sources(model, ids, starts, order, batch_size, totals)
+            order = _shared_sources(model, ids, starts, order, batch_size, totals, progress)
         while order:
             chosen, order = _cut(model, order, batch_size, len(ids[order[0]]))
             score = _encoder_decoder_batch if seq2seq else _causal_batch
             totals[chosen] = score(model, [ids[index] for index in chosen], [starts[index] for index in chosen])
+            progress.update(len(chosen))
     return totals, counts
 
 
@@ -74,7 +77,9 @@ def _cut(model, order: list[int], batch_size: int, length: int) -> tuple[list[in
     return order[:size], order[size:]
 
 
-def _shared_sources(model, ids, starts, order: list[int], batch_size: int, totals: torch.Tensor) -> list[int]:
+def _shared_sources(
+    model, ids, starts, order: list[int], batch_size: int, totals: torch.Tensor, progress: Progress
+) -> list[int]:
     """Scores the rows whose source is that of some others; returns the rows that are left."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for index in order:
@@ -87,6 +92,7 @@ def _shared_sources(model, ids, starts, order: list[int], batch_size: int, total
             if found is None:
                 break
             totals[chosen], group = found, rest
+            progress.update(len(chosen))
         left += group
     return sorted(left, key=lambda index: len(ids[index]), reverse=True)
 

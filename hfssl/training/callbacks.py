@@ -17,6 +17,7 @@ from transformers import TrainerCallback
 from hfssl.errors import InputError
 from hfssl.evaluation.language import unigram_loss
 from hfssl.generation import continue_text, encode_prompt
+from hfssl.progress import duration
 
 logger = logging.getLogger(__name__)
 
@@ -213,11 +214,3 @@ class Samples(TrainerCallback):
         state.log_history.append({"step": state.global_step, "samples": texts})
         for prompt, text in texts.items():
             logger.info("step %d: %s|%s", state.global_step, prompt, text)
-
-
-def duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

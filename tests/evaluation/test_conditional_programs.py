@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from eval import run_commonsense, run_dialogue, run_translation
+from hfssl import progress
 from hfssl.data.conditional import PairArguments, load_pair_data
 from hfssl.data.layout import Layout
 from hfssl.data.pair_files import read_pairs
@@ -89,9 +90,14 @@ def test_commonsense_perplexity_and_bleu(folder, tmp_path, capsys):
     assert "classification" not in found and "N/T sro" in capsys.readouterr().out
 
 
-def test_commonsense_takes_the_data_set_whose_relations_it_knows(folder, capsys):
+def test_commonsense_takes_the_data_set_whose_relations_it_knows(folder, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "INTERVAL", 0)
     found = run_commonsense.main(["--model", str(folder / "triples"), "--data", str(folder / "triples")])
     assert found["perplexity"]["rows"] == 3, "the true statements of net-test alone"
+    said = capsys.readouterr().err
+    assert f"{folder / 'triples'}, of it net; relations that the model knows: AtLocation" in said
+    for label in ("perplexity of the test part", "true or false, validation part", "nearest neighbours"):
+        assert f"{label}: " in said and " left" in said
     told = found["classification"]
     rows = {split: read_pairs(str(folder / "triples"), split, tables_only="net") for split in ("validation", "test")}
     scores = {}

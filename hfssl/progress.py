@@ -8,8 +8,6 @@ import time
 
 from tqdm.auto import tqdm
 
-from hfssl.training.callbacks import duration
-
 logger = logging.getLogger(__name__)
 
 INTERVAL = 20.0  # seconds between two lines
@@ -44,3 +42,17 @@ class Progress:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()
+
+
+def duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
