@@ -127,8 +127,9 @@ def build_model_config(
     if isinstance(model, dict):
         architecture = values.pop("architecture", next(iter(model)))
         if architecture not in model:
+            begins = "" if "architecture" in typed else where
             raise InputError(
-                f"{where}unknown model.architecture {architecture!r}: one of {', '.join(model)}"
+                f"{begins}unknown model.architecture {architecture!r}: one of {', '.join(model)}"
                 f"{nearest(architecture, model)}"
             )
         model = model[architecture]
@@ -144,12 +145,28 @@ def build_model_config(
         return model(**values)
     except InputError:
         raise
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{where}{model.__name__}: {' '.join(str(error).split())}") from None
-    except Exception as error:  # transformers validates fields with huggingface_hub's StrictDataclass errors
-        if "StrictDataclass" in type(error).__name__:
-            raise InputError(f"{where}{model.__name__}: {' '.join(str(error).split())}") from None
-        raise
+    except Exception as error:
+        if not _refuses(error):
+            raise
+        reason = " ".join(str(error).split())
+        where = _flags_at_fault(model, values, typed, reason) or where
+        raise InputError(f"{where}{model.__name__}: {reason}") from None
+
+
+def _refuses(error: Exception) -> bool:
+    """Whether a config class refuses its values so; transformers' do it by huggingface_hub's StrictDataclass errors."""
+    return isinstance(error, (ValueError, TypeError)) or "StrictDataclass" in type(error).__name__
+
+
+def _flags_at_fault(model: type[PreTrainedConfig], values: dict[str, Any], typed: Collection[str], reason: str) -> str:
+    """The flags, as a message begins, if the values are none without them; those that it names, or else all."""
+    given = [key for key in values if key in typed]
+    try:
+        model(**{key: value for key, value in values.items() if key not in given})
+    except Exception:  # whatever it is, the file has it
+        return ""
+    flags = [f"{MODEL_FLAG}{key}" for key in given if key in reason] or [f"{MODEL_FLAG}{key}" for key in given]
+    return f"{', '.join(flags)}: " if flags else ""
 
 
 def build_model(make: Callable[[PreTrainedConfig], Any], config: PreTrainedConfig) -> Any:

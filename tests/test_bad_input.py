@@ -141,7 +141,9 @@ CASES = {
         PROBE, "--model pixels --dataset builtin:digits --out {in}/empty.txt/probe", "no folder; give another --out"
     ),
     "grey images": (COLOR, "--image_path builtin:digits", "are grey: they have no colour to learn"),
-    "an unknown loss of colours": (COLOR, "--model.color_loss l3", "one of hist_hc, l2_ab, ce313"),
+    "an unknown loss of colours": (
+        COLOR, "--model.color_loss l3", "error: --model.color_loss: ColorizationConfig: unknown color_loss 'l3': one of"
+    ),
     "jittered colours": (COLOR, "--augmentations crop color_jitter", "'color_jitter' changes the pixels"),
     "a margin over the image": (COLOR, "--color_margin 16", "leaves nothing of 32 pixels"),
     "an image between the strides": (PAINT, "--model.image_size 40", "of the backbone's strides, 40 is none"),

@@ -102,6 +102,23 @@ def test_bad_flags_are_refused(argv, message):
         parse(*argv, model={"gpt2": GPT2Config})
 
 
+@pytest.mark.parametrize(
+    ("text", "flags", "begins"),
+    [
+        ("{n_head: 2}", ["--model.n_layer", "many"], "--model.n_layer: GPT2Config: "),
+        ("{n_layer: many}", ["--model.n_head", "2"], "FILE: GPT2Config: "),
+        ("{n_layer: 2}", ["--model.n_head", "2", "--model.n_layer", "many"], "--model.n_layer: GPT2Config: "),
+        ("{n_head: 2}", ["--model.architecture", "gtp2"], "unknown model.architecture 'gtp2'"),
+        ("{architecture: gtp2}", ["--model.n_head", "2"], "FILE: unknown model.architecture 'gtp2'"),
+    ],
+)
+def test_a_value_is_refused_where_it_was_given(write, text, flags, begins):
+    path = write(f"model: {text}\n")
+    with pytest.raises(InputError) as caught:
+        parse("--config", path, *flags, model={"gpt2": GPT2Config})
+    assert str(caught.value).startswith(begins.replace("FILE", path))
+
+
 def test_null_in_a_file_is_a_value_that_the_command_line_wins_over(write):
     @dataclass
     class Limits:
