@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.table import Table
-from transformers.utils.logging import disable_progress_bar
 
 from hfssl.benchmarking import write_json
 from hfssl.config import parse_config
@@ -49,7 +48,6 @@ class LanguageArguments:
 @exits_on_bad_input
 def main(argv=None):
     args, text = parse_config(LanguageArguments, TextArguments, argv=argv)
-    disable_progress_bar()  # of loading a file
     model, tokenizer, masked = load_language_model(args.model)
     if args.pseudo_blocks and not masked:
         raise InputError(f"--pseudo_blocks is for masked models; {args.model} is a {type(model).__name__}")

@@ -52,15 +52,16 @@ def main(argv=None):
     layout = load_layout(args.model, ("translation",))
     model, tokenizer = load_generator(args.model)
     columns = Columns(args.source_column, args.target_column)
-    rows = read_pairs(args.data, args.split, columns, needed=("source", "target"))[: args.limit]
+    everything = read_pairs(args.data, args.split, columns, needed=("source", "target"))
+    rows = everything[: args.limit]
     sources, references = [row["source"] for row in rows], [row["target"] for row in rows]
     tag = {"language": args.language} if args.language else {}
-    said = translate(
-        model, tokenizer, layout, sources, args.num_beams, args.length_penalty, args.batch_size, **tag
-    )  # fmt: skip
+    said = translate(model, tokenizer, layout, sources, args.num_beams, args.length_penalty, args.batch_size, **tag)
     found, copied = (score_translations(texts, references, seed=args.seed) for texts in (said, sources))
-    table = Table("", "score", "the source itself", title=f"{args.model} on {args.data}", title_justify="left")
-    table.add_row("BLEU", f"{found['BLEU']:.2f} ({found['low']:.2f} to {found['high']:.2f})", f"{copied['BLEU']:.2f}")
+    part = f"the first {len(rows):,} of {len(everything):,} rows (--limit)" if args.limit else f"{len(rows):,} rows"
+    table = Table("", "score", "the source itself", title=f"{args.model} on {args.data}, {args.split}: {part}")
+    score = f"{found['BLEU']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
+    table.add_row("BLEU (95 % interval)", score, f"{copied['BLEU']:.2f}")
     for name in ("BLEU, lower case", "chrF", "length ratio"):
         table.add_row(name, f"{found[name]:.2f}", f"{copied[name]:.2f}")
     Console().print(table)

@@ -5,12 +5,10 @@
 
 Radford et al. 2019, section 3.1: the corpora are made plain text (hfssl/evaluation/zero_shot.py has the rules) and the
 log-probability is divided by their own words, line ends counted. Windows overlap: each token but the first ones sees at
-least context - stride tokens. The protocol is printed with the figures, since each part of it moves them. The anchor is
-a model that knows how frequent each token of this text is.
+least context - stride tokens. The protocol is printed, since it moves the figures. The unigram knows token frequencies.
 """
 
-import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from rich.console import Console
 from rich.table import Table
@@ -54,24 +52,26 @@ def main(argv=None):
     if masked or context > positions:
         raise InputError(f"{args.model} is no causal model of {context} positions")
     stride, found = args.stride or context // 2, {}
-    table = Table("", "perplexity", "a token", "bits a byte", "unigram", "words", title=f"{args.model}, zero-shot")
+    part = f": the first {args.limit:,} lines or passages alone (--limit)" if args.limit else ""
+    columns = ("", "perplexity a word", "a token", "bits a byte", "unigram's, a word", "words", "right")
+    table = Table(*columns, title=f"{args.model}, zero-shot{part}", title_justify="left")
     for name, path in (("WikiText-2", args.wikitext2), ("PTB", args.ptb)):
         if path:
             settings = (context, stride, args.batch_size, args.detokenize, args.limit)
             found[name] = score = score_corpus(model, tokenizer, path, name, *settings)
             parts = (score.word_perplexity, score.token_perplexity, score.bits_per_byte, score.unigram)
-            table.add_row(name, *(f"{part:.2f}" for part in parts), f"{score.words:,}")
+            table.add_row(name, *(f"{part:,.2f}" for part in parts), f"{score.words:,}")
     if args.lambada:
         passages = read_passages(args.lambada)[: args.limit]
         found["LAMBADA"] = score = score_last_words(model, tokenizer, passages, context, args.batch_size)
-        table.add_row("LAMBADA", f"{score.perplexity:.2f}", f"{100 * score.accuracy:.2f} % right", "", "", "")
+        table.add_row("LAMBADA", f"{score.perplexity:,.2f}", *3 * [""], f"{score.passages:,}", f"{score.accuracy:.2%}")
     Console().print(table)
     rules = "detokenised by our rules" if args.detokenize else "not detokenised"
     protocol = f"windows of {context} tokens, stride {stride}, one stream after an end-of-text token; {rules}; "
     protocol += "perplexity per word of the corpus, line ends counted, <unk> read as it stands; of LAMBADA's last word"
     print(f"Protocol: {protocol}, no stop words filtered")
     if args.out:
-        rows = [{"corpus": name} | dataclasses.asdict(score) for name, score in found.items()]
+        rows = [{"corpus": name} | asdict(score) for name, score in found.items()]
         write_json(args.out, rows, model=args.model, protocol=protocol)
     return found
 

@@ -15,6 +15,7 @@ import torch
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader, Dataset
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+from transformers.utils.logging import disable_progress_bar
 
 from hfssl.data.blocks import Blocks
 from hfssl.data.corpus import build_corpus
@@ -49,6 +50,7 @@ def load_language_model(name: str):
     Raises:
         InputError: there is none, or it is neither causal nor masked.
     """
+    disable_progress_bar()  # of loading: errors are one line
     tokenizer = load_tokenizer(name)
     name = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
     try:

@@ -135,9 +135,14 @@ def test_the_program(model, tmp_path, capsys):
     files = ["--wikitext2", str(tmp_path / "wiki.txt"), "--lambada", str(tmp_path / "lambada.jsonl")]
     found = main(["--model", str(tmp_path / "gpt"), *files, "--stride", "5", "--out", str(tmp_path / "out.json")])
     assert set(found) == {"WikiText-2", "LAMBADA"}
-    said = " ".join(capsys.readouterr().out.split())
+    captured = capsys.readouterr()
+    said = " ".join(captured.out.split())
+    assert "Loading weights" not in captured.err and "(--limit)" not in said
+    assert f"{found['WikiText-2'].unigram:,.2f}" in said
     assert "windows of 32 tokens, stride 5" in said and "detokenised by our rules" in said
     assert json.loads((tmp_path / "out.json").read_text())["rows"][0]["words"] == 31
+    main(["--model", str(tmp_path / "gpt"), *files, "--limit", "2"])
+    assert ": the first 2 lines or passages alone (--limit)" in " ".join(capsys.readouterr().out.split())
     for flags, message in (
         ([], "name a corpus"),
         (["--ptb", "none.txt"], "no such file: 'none.txt'"),
