@@ -32,6 +32,13 @@ def show_ratings(found):
         print(f"{label}: pairs of raters agree in {100 * told['agreement']:.1f} %; alpha {told['alpha']:.2f}")
 
 
+def limits(told, times, digits):
+    """The interval, of which there is none where one conversation is drawn again and again."""
+    if told["groups"] == 1:
+        return ", no interval of one conversation"
+    return f" ({times * told['low']:.{digits}f} to {times * told['high']:.{digits}f})"
+
+
 @exits_on_bad_input
 def main(argv=None):
     (args,) = parse_config(DialogueArguments, argv=argv)
@@ -41,16 +48,17 @@ def main(argv=None):
         return found
     found = score_dialogue(args)
     told, title = found["perplexity"], f"{args.model} on {args.data}"
-    print(f"perplexity of {told['rows']:,} replies, ends counted: {told['perplexity']:.2f}", end=" ")
-    print(f"({told['low']:.2f} to {told['high']:.2f})")
+    of = "1 reply" if told["rows"] == 1 else f"{told['rows']:,} replies"
+    print(f"perplexity of {of}, ends counted: {told['perplexity']:.2f}{limits(told, 1, 2)}")
     for name in ("hits@1/20", "TF-IDF hits@1/20"):
-        score, low, high = (100 * found[name][part] for part in ("score", "low", "high"))
-        print(f"{name}: {score:.1f} % ({low:.1f} to {high:.1f})")
-    table = Table("", title=f"{title}: %, words a reply, nats a token", title_justify="left")
+        print(f"{name}: {100 * found[name]['score']:.1f} %{limits(found[name], 100, 1)}")
+    Console().print(f"{title}: %, words a reply, nats a token", highlight=False, soft_wrap=True)
+    table = Table()
+    table.add_column("", no_wrap=True)
     for name in (*PERCENT, "words", "log p"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name.replace("top ", "top\n"), justify="right", no_wrap=True)
     for name, score in found["replies"].items():
-        parts = [f"{100 * score[part]:.1f}" for part in PERCENT]
+        parts = [f"{100 * score[part]:.1f}" if score[part] is not None else "-" for part in PERCENT]
         table.add_row(name, *parts, f"{score['words']:.1f}", f"{score['log p']:.3f}")
     Console().print(table)
     if args.ssa_out:

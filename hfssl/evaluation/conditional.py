@@ -42,14 +42,17 @@ def target_scores(
     """log p of each row's target with its end, given the source: nats (N,), and its number of tokens (N,).
 
     The oldest turns of a dialogue are left out until it fits the model's positions. A row that does not fit, or whose
-    target is empty, has NaN and 0; their number is said. `label` is that of the progress shown.
+    target is empty, has NaN and 0; their number is said. `label` says what the rows are for.
     """
     positions = count_positions(model) or math.inf
-    ids, starts, kept = [], [], []
+    ids, starts, kept, empty = [], [], [], 0
     for number, row in enumerate(rows):
         target = layout.target_ids(tokenizer, row)
         room = int(positions - len(target)) if positions < math.inf else None
-        if len(target) < 2 or (room is not None and room < 1):
+        if len(target) < 2:
+            empty += 1
+            continue
+        if room is not None and room < 1:
             continue
         try:
             prompt = layout.prompt_ids(tokenizer, row, room)
@@ -62,10 +65,11 @@ def target_scores(
         kept.append(number)
     log_p, counts = np.full(len(rows), np.nan), np.zeros(len(rows), dtype=np.int64)
     if len(kept) < len(rows):
-        logger.warning(
-            "%s of %s rows are left out: an empty target, or more than the model's %s positions",
-            f"{len(rows) - len(kept):,}", f"{len(rows):,}", positions,
-        )  # fmt: skip
+        long = len(rows) - len(kept) - empty
+        causes = [f"{empty:,} for an empty target"] if empty else []
+        causes += [f"{long:,} for more than the model's {positions} positions"] if long else []
+        of = f"{label}: " if label else ""
+        logger.warning("%s%s of %s rows left out, %s", of, f"{empty + long:,}", f"{len(rows):,}", " and ".join(causes))
     if kept:
         log_p[kept], counts[kept] = (part.numpy() for part in sequence_scores(model, ids, starts, batch_size, label))
     return log_p, counts
@@ -81,7 +85,8 @@ def perplexity(
         groups: rows of one group (an event, a conversation) are drawn together in the bootstrap.
 
     Returns:
-        {"perplexity", "low", "high" (its 95 % interval), "tokens", "rows"}.
+        {"perplexity", "low", "high" (its 95 % interval), "tokens", "rows", "groups"}; of one group it is no
+        interval.
 
     Raises:
         InputError: no row is left.
@@ -94,7 +99,7 @@ def perplexity(
     limits = interval(drawn[:, 0] / drawn[:, 1])
     loss, low, high = sums[:, 0].sum() / sums[:, 1].sum(), limits.low, limits.high
     found = {name: math.exp(min(value, 700)) for name, value in (("perplexity", loss), ("low", low), ("high", high))}
-    return found | {"tokens": int(counts.sum()), "rows": int(kept.sum())}
+    return found | {"tokens": int(counts.sum()), "rows": int(kept.sum()), "groups": len(sums)}
 
 
 def unigram_perplexity(tokenizer, layout: Layout, train: Sequence[Row], held_out: Sequence[Row]) -> float:

@@ -30,13 +30,13 @@ def words(text: str) -> list[str]:
     return re.findall(r"[\w']+", text.lower().replace("’", "'"))
 
 
-def distinct(texts: Sequence[str], n: int) -> float:
-    """Different n-grams of words among all n-grams of the texts together (Li et al. 2016, distinct-n); 0 of none."""
+def distinct(texts: Sequence[str], n: int) -> float | None:
+    """Different n-grams of words among all n-grams of the texts together (Li et al. 2016, distinct-n); None of none."""
     counts: Counter = Counter()
     for text in texts:
         said = words(text)
         counts.update(tuple(said[at : at + n]) for at in range(len(said) - n + 1))
-    return len(counts) / counts.total() if counts else 0.0
+    return len(counts) / counts.total() if counts else None
 
 
 def is_generic(reply: str) -> bool:
@@ -50,7 +50,7 @@ def is_generic(reply: str) -> bool:
     )
 
 
-def variety(replies: Sequence[str]) -> dict[str, float]:
+def variety(replies: Sequence[str]) -> dict[str, float | None]:
     """Of some replies, {"distinct-1", "distinct-2", "generic", "top reply" (the share of the reply that is given most
     often), "words" (a reply)}.
 

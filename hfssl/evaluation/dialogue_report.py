@@ -60,8 +60,8 @@ def score_dialogue(args: DialogueArguments) -> dict[str, Any]:
 
     Returns:
         "perplexity" of the replies (see `conditional.perplexity`); "hits@1/20" and "TF-IDF hits@1/20": {"score", "low",
-        "high"}, shares; "replies": by the name of a way of decoding, and of "people", `dialogue.variety` and "log p",
-        the mean over replies of that a token.
+        "high", "groups" (conversations)}, shares; "replies": by the name of a way of decoding, and of "people",
+        `dialogue.variety` and "log p", the mean over replies of that a token.
 
     Raises:
         InputError: no dialogue model, or too little data.
@@ -90,7 +90,9 @@ def score_dialogue(args: DialogueArguments) -> dict[str, Any]:
         hits = hits_at_1(scores)
         drawn = bootstrap_sums(group_sums(np.stack([hits, np.ones(len(hits))], 1), groups), seed=args.seed)
         limits = interval(drawn[:, 0] / drawn[:, 1])
-        found[name] = {"score": float(hits.mean()), "low": limits.low, "high": limits.high}
+        found[name] = {
+            "score": float(hits.mean()), "low": limits.low, "high": limits.high, "groups": len(set(groups))
+        }  # fmt: skip
 
     prompts = prompts_of(model, tokenizer, layout, rows, args)
     asked = [rows[at] for at in prompts]
@@ -119,7 +121,9 @@ def candidate_scores(model, tokenizer, layout, rows, candidates, batch_size: int
         for row, texts in zip(rows, candidates, strict=True)
         for text in texts
     ]
-    log_p, counts = target_scores(model, tokenizer, layout, flat, batch_size, "hits@1/20")
+    log_p, counts = target_scores(
+        model, tokenizer, layout, flat, batch_size, "hits@1/20, rows of a context and a candidate"
+    )
     return np.where(counts > 0, log_p / np.maximum(counts, 1), -np.inf).reshape(len(rows), -1)
 
 

@@ -15,9 +15,11 @@ from hfssl.data.conditional import PairArguments, load_pair_data
 from hfssl.data.layout import Layout
 from hfssl.data.pair_files import read_pairs
 from hfssl.errors import InputError
+from hfssl.evaluation import dialogue_report
 from hfssl.evaluation.commonsense import best_threshold, comet_bleu2
 from hfssl.evaluation.conditional import perplexity, target_scores
 from hfssl.evaluation.dialogue_report import DialogueArguments, prompts_of
+from hfssl.generation import Try
 from hfssl.models.modeling_lm import language_model
 from hfssl.tokenization import load_tokenizer
 
@@ -128,7 +130,8 @@ def test_rows_that_do_not_fit_are_left_out_and_counted(folder, caplog):
     losses, expected = by_hand(name, [rows[0], rows[3]])
     assert np.isnan(log_p[[1, 2]]).all() and counts[[1, 2]].tolist() == [0, 0]
     np.testing.assert_allclose(log_p[[0, 3]], -losses, rtol=1e-4)
-    assert counts[[0, 3]].tolist() == expected.tolist() and "2 of 4 rows are left out" in caplog.text
+    assert counts[[0, 3]].tolist() == expected.tolist() and "2 of 4 rows left out, 1 for an empty" in caplog.text
+    assert "target and 1 for more than the model's 96 positions" in caplog.text
     found = perplexity(log_p, counts, ["a", "a", "a", "a"], draws=10)
     assert found["rows"] == 2 and found["low"] == pytest.approx(found["high"]), "one group is always drawn whole"
 
@@ -160,6 +163,16 @@ def test_dialogue_and_its_sheets(folder, tmp_path, capsys):
         with pytest.raises(SystemExit) as stopped:
             run_dialogue.main(flags)
         assert stopped.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_dialogue_of_one_reply_has_no_interval_and_fits_80_columns(folder, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(dialogue_report, "replies_of", lambda *args: {"rank, N = 20": [Try("Yes", [], 0.0)]})
+    run_dialogue.main(["--model", str(folder / "dialogue"), "--limit", "1"])
+    said = capsys.readouterr().out
+    assert "perplexity of 1 reply, ends counted: " in said and said.count(", no interval of one conversation\n") == 3
+    assert f"{folder / 'dialogue'} on builtin:toypairs/dialogue: %, words a reply" in said
+    assert "│ rank, N = 20 │          - │          - │" in said
 
 
 def test_contexts_that_leave_no_room_are_not_replied_to(folder):

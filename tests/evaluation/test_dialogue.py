@@ -18,7 +18,7 @@ def test_distinct_by_hand():
     texts = ["I like the dog.", "I like the cat", "No"]
     assert distinct(texts, 1) == pytest.approx(6 / 9)  # i like the dog cat no, of 4 + 4 + 1
     assert distinct(texts, 2) == pytest.approx(4 / 6)  # no pair in the last
-    assert distinct(["a"], 2) == 0
+    assert distinct(["a"], 2) is None
     same = variety(["Yes!", "yes", "The dog ran home"])
     assert same["generic"] == pytest.approx(2 / 3) == same["top reply"] and same["words"] == 2
 
