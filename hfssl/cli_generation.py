@@ -62,8 +62,11 @@ def generate(
     if tries == 1:
         return print(before + shown(found.best.text))
     for number, one in enumerate(found.tries):
-        print(f"{'*' if number == found.chosen else ' '}[{number + 1}] {one.score:.4f} {before}{shown(one.text)}")
-    print(f"chosen of {tries} tries by {found.scorer}: [{found.chosen + 1}]")
+        line = (before + shown(one.text)).replace("\n", "\\n")
+        print(f"{'*' if number == found.chosen else ' '}[{number + 1}] {one.score:.4f} {line}")
+    unit = "nats" if scorer == "sum" else "nats a token"
+    print(f"chosen of {tries} tries by {found.scorer}: [{found.chosen + 1}], {found.best.score:.4f} {unit}")
+    print(before + shown(found.best.text))
 
 
 @app.command()
@@ -128,6 +131,8 @@ def complete(
         print(shown(one.strip("<>")))
         for completion in completions:
             print(f"  {completion.score:.4f} {shown(completion.text)}")
+    each = "a token" if length_penalty == 1 else f"/ tokens ** {length_penalty:g}"
+    print(f"(log p, nats {each})")
 
 
 @app.command()

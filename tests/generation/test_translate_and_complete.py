@@ -173,9 +173,14 @@ def test_the_verb_complete(folder, run, tokenizer):
     path = folder(COMET)
     found = complete(make_model(), tokenizer, COMET, "the cat", "xNeed", num_beams=2)
     lines = "".join(f"  {one.score:.4f} {shown(one.text)}\n" for one in found)
-    assert run("complete", path, "the cat", "xNeed", "--num_beams", 2)[:2] == (0, f"xNeed\n{lines}")
+    assert run("complete", path, "the cat", "xNeed", "--num_beams", 2)[:2] == (
+        0,
+        f"xNeed\n{lines}(log p, nats a token)\n",
+    )
     out = run("complete", path, "the cat", "--num_beams", 2)[1]
-    assert out.startswith("xIntent\n  -") and out.endswith(f"xNeed\n{lines}")
+    assert out.startswith("xIntent\n  -") and out.endswith(f"xNeed\n{lines}(log p, nats a token)\n")
+    told = run("complete", path, "the cat", "xNeed", "--num_beams", 2, "--length_penalty", 0.5)[1]
+    assert told.endswith("(log p, nats / tokens ** 0.5)\n")
     assert "unknown relation 'x': one of xIntent, xNeed" in run("complete", path, "the cat", "x")[2]
     code, out, errors = run("complete", path, "the cat", b"\xff".decode(errors="surrogateescape"))
     assert code == 2 and errors.count("\n") == 1
@@ -195,9 +200,12 @@ def test_the_verb_generate(folder, run):
     path = folder(TRANSLATION)
     code, out, _ = run("generate", path, "--prompt", "the cat", "--max_new_tokens", 3, "--top_k", 1)
     assert code == 0 and out.startswith("the cat")
-    code, out, _ = run("generate", path, "--prompt", "the cat", "--tries", 3, "--scorer", "sum", "--max_new_tokens", 3)
-    assert out.count("the cat") == 3 and out.count("*[") == 1
-    assert f"chosen of 3 tries by sum log p: {out[out.index('*[') + 1 :][:3]}" in out
+    code, out, _ = run("generate", path, "--prompt", "the\ncat", "--tries", 3, "--scorer", "sum", "--max_new_tokens", 3)
+    [best] = [line for line in out.splitlines()[:3] if line.startswith("*[")]
+    number, score, text = best[1:].split(" ", 2)
+    assert out.count("the\\ncat") == 3 and text.startswith("the\\ncat")
+    end = f"chosen of 3 tries by sum log p: {number}, {score} nats\n" + text.replace("\\n", "\n") + "\n"
+    assert out.endswith(end)
     assert run("generate", path, "--prompt", "cat " * 50)[0] == 2
     assert run("generate", path, "--prompt", "cat " * 50, "--truncate_left", "--max_new_tokens", 3)[0] == 0
     assert not run("generate", folder(Layout(), "bart"), "--prompt", "the cat", "--top_k", 1)[1].startswith("the cat")
