@@ -156,7 +156,10 @@ def _parts(args: PairArguments) -> tuple[list[Row], list[Row]]:
         train = [row for group, row in whole if hash_fraction(group) >= args.eval_fraction]
     for rows, part in ((train, "to train on"), (held_out, "to hold out; give --eval_pair_path")):
         if not rows:
-            raise InputError(f"{' and '.join(args.pair_path)} has no pairs {part}")
+            names = Layout.fields(args.target_template or LAYOUTS[args.task].target)
+            empty = sum(not any(row.get(name, "").strip() for name in names) for _, row in whole)
+            told = f"{len(whole):,} pairs, {empty:,} with an empty target, and none" if empty else "no pairs"
+            raise InputError(f"{' and '.join(args.pair_path)} has {told} {part}")
     return train, held_out
 
 

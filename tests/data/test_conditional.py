@@ -149,3 +149,11 @@ def test_a_file_of_one_source_has_nothing_to_hold_out(tmp_path):
     path.write_text(json.dumps({"source": "a", "target": "b"}))
     with pytest.raises(InputError, match=r"has no pairs to (hold out; give --eval_pair_path|train on)"):
         load_pair_data(PairArguments(pair_path=[str(path)]))
+
+
+def test_empty_targets_are_counted_where_nothing_is_to_hold_out(tmp_path):
+    for name, text in (("a.en", "one\ntwo\nsix\n"), ("b.de", "eins\n\n  \n")):
+        (tmp_path / name).write_text(text)
+    args = PairArguments(task="translation", pair_path=[str(tmp_path / "a.en"), str(tmp_path / "b.de")], **SMALL)
+    with pytest.raises(InputError, match="has 3 pairs, 2 with an empty target, and none to hold out; give --eval"):
+        load_pair_data(args)
