@@ -120,6 +120,8 @@ class SavingTrainer(PushingTrainer):
         if self.args.should_save:  # a pickle, which nothing reads; the settings stand in run.json
             folder = Path(output_dir or self.args.output_dir)
             (folder / "training_args.bin").unlink(missing_ok=True)
+            for weights in folder.glob("*.safetensors"):  # safetensors lets the owner alone read them
+                shutil.copymode(folder / "config.json", weights)
             for name, content in self.files.items():
                 (folder / name).write_text(content, encoding="utf-8")
 

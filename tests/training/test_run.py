@@ -102,6 +102,8 @@ def test_it_learns_saves_and_can_be_loaded(tmp_path):
         path.name for path in (tmp_path / "out").iterdir()
     }
     assert not list((tmp_path / "out").rglob("training_args.bin")), "a pickle"
+    modes = {path.stat().st_mode for path in (tmp_path / "out").rglob("*.*") if path.is_file()}
+    assert len(modes) == 1, "whoever may read the config may read the weights"
     assert len(checkpoints(tmp_path / "out")) == 2
 
 
