@@ -99,9 +99,11 @@ class BackboneConfig(PreTrainedConfig):
 
 
 def check_pixels(images: torch.Tensor, channels: Sequence[int], verb: str) -> None:
-    """Raises a ValueError, one line, unless images are floats (B, C, H, W) in [0, 1] with such a number of channels."""
+    """Raises a TypeError or ValueError, one line, unless images are floats (B, C, H, W) in [0, 1], C one of these."""
+    named = " or ".join(map(str, channels))
+    if not isinstance(images, torch.Tensor):
+        raise TypeError(f"{verb} takes a tensor of images (B, {named}, H, W) in [0, 1], not {type(images).__name__}")
     if images.ndim != 4 or images.shape[1] not in channels or not images.numel():
-        named = " or ".join(map(str, channels))
         raise ValueError(f"{verb} takes images (B, {named}, H, W), not {tuple(images.shape)}")
     if not images.is_floating_point() or not 0 <= float(images.min()) <= float(images.max()) <= 1:
         raise ValueError(f"{verb} takes floating-point images in [0, 1]")

@@ -352,6 +352,7 @@ class ColorizationForPreTraining(BackbonePreTrainedModel):
             images: (B, 1, H, W) grey or (B, 3, H, W) RGB, in [0, 1]; of RGB the colours are not looked at.
 
         Raises:
+            TypeError: no tensor.
             ValueError: another number of channels, or values outside of [0, 1].
         """
         check_pixels(images, (1, 3), "colorize")

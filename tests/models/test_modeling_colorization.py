@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from hfssl.models import BackboneError, ColorizationConfig, ColorizationForPreTraining, ColorizationModel
 from hfssl.models.color import ab_cells, annealed_mean, hue_bins, rgb_to_hcl, rgb_to_lab, soft_cells
@@ -349,3 +350,7 @@ def test_a_backbone_without_feature_maps_is_refused_with_some_that_have_them(mon
 def test_bad_images(given, message):
     with pytest.raises(ValueError, match=message):
         make().colorize(given)
+    with pytest.raises(
+        TypeError, match=r"colorize takes a tensor of images \(B, 1 or 3, H, W\) in \[0, 1\], not Image"
+    ):
+        make().colorize(Image.new("RGB", (8, 8)))
