@@ -214,7 +214,9 @@ def colorize(
 def inpaint(
     model: Annotated[str, typer.Argument(help="A folder or a Hub id of a context encoder.")],
     images: Annotated[list[str], typer.Argument(help="Image files.")],
-    mask: Annotated[str, typer.Option(help="An image, white where the others are hidden; or center.")] = "center",
+    mask: Annotated[
+        str, typer.Option(help="An image, white where the others are hidden; or center: half of each side.")
+    ] = "center",
     out: Annotated[str, typer.Option(help="The folder to write NAME.png to.")] = "out/inpainted",
 ) -> None:
     """Fill the hidden part of images: hfssl inpaint out/context-encoder photo.jpg --mask mask.png."""

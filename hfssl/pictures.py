@@ -85,7 +85,8 @@ def inpaint_files(
     """Fills the hidden part of image files; each result is `out/NAME.png`, of the size of its input.
 
     Args:
-        mask: an image file of the same size, white where the image is hidden; or "center", a square in the middle.
+        mask: an image file of the same size, white where the image is hidden; or "center", of which half of
+            each side is hidden, in the middle.
 
     Raises:
         InputError: no such model or file; a mask of another size, or one that hides all or nothing.
@@ -93,7 +94,7 @@ def inpaint_files(
     paths, hidden = _image_files(files, out), None
     if mask != "center":
         if not Path(mask).is_file():
-            raise InputError(f"no such file: {mask!r}, the mask (center hides a square in the middle)")
+            raise InputError(f"no such file: {mask!r}, the mask (center hides half of each side, in the middle)")
         hidden = read_image(Pictures([Path(mask)]), 0).float().mean(0) >= 128
     model = load_painter(source, "inpaint", trust_remote_code)
 
@@ -102,6 +103,8 @@ def inpaint_files(
         if where.shape != image.shape[-2:]:
             sizes = [f"{width} x {height}" for height, width in (where.shape, image.shape[-2:])]
             raise ValueError(f"the mask {mask} has {sizes[0]} pixels and the image {sizes[1]} (width x height)")
+        if hidden is None and not where.any():
+            raise ValueError("the image is too small for --mask center, half of each side: give it a mask")
         check_mask(image, where[None, None])
 
     def paint(image: torch.Tensor) -> torch.Tensor:
@@ -123,6 +126,8 @@ def _image_files(files: Sequence[str], out: str) -> list[Path]:
         raise InputError(f"--out {out} is a file; give a folder")
     paths = [Path(file) for file in files]
     for path in paths:
+        if path.is_dir():
+            raise InputError(f"{str(path)!r} is a folder: give image files, such as {path}/*.png")
         if not path.is_file():
             raise InputError(f"no such file: {str(path)!r}")
         if path.suffix.lower() not in IMAGE_SUFFIXES:

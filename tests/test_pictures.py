@@ -38,6 +38,7 @@ def folder(tmp_path_factory):
     mask[10:20, 5:30] = 255
     Image.fromarray(mask).save(folder / "mask.png")
     Image.fromarray(mask * 0).save(folder / "nothing.png")
+    Image.new("RGB", (1, 1)).save(folder / "point.png")
     (folder / "notes.txt").write_text("x")
     (folder / "damaged.png").write_bytes((folder / "wide.png").read_bytes()[:500])
     return folder
@@ -85,6 +86,9 @@ def test_inpaint_leaves_what_is_seen(folder, tmp_path):
         ("colorize {in}/paint {in}/wide.png", "a hfssl_context_encoder model: it cannot colorize"),
         ("colorize {in}/no {in}/wide.png", "no model directory '{in}/no'"),
         ("colorize {in}/color {in}/no.png", "no such file: '{in}/no.png'"),
+        ("colorize {in}/color {in}", "is a folder: give image files, such as {in}/*.png"),
+        ("inpaint {in}/paint {in}", "is a folder: give image files, such as {in}/*.png"),
+        ("inpaint {in}/paint {in}/point.png", "point.png: the image is too small for --mask center"),
         ("colorize {in}/color {in}/notes.txt", "notes.txt' is no image"),
         ("colorize {in}/color {in}/wide.png {in}/wide.png", "two of the files are called 'wide'"),
         ("colorize {in}/color {in}/wide.png --out {in}/notes.txt", "is a file; give a folder"),
@@ -102,7 +106,7 @@ def test_inpaint_leaves_what_is_seen(folder, tmp_path):
         ),
         ("colorize {in}/color {in}/wide.png {in}/damaged.png", "damaged.png"),
         ("inpaint {in}/paint {in}/wide.png --mask {in}/nomask.png", "no such file"),
-        ("inpaint {in}/paint {in}/wide.png --mask middle", "(center hides a square in the middle)"),
+        ("inpaint {in}/paint {in}/wide.png --mask middle", "(center hides half of each side, in the middle)"),
     ],
 )
 def test_bad_input(folder, tmp_path, monkeypatch, arguments, says):
