@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from hfssl.evaluation.knn import K_GRID, knn_grid
 from hfssl.evaluation.labels import held_out_masks
 from hfssl.evaluation.logistic import LogisticRegression, fit_logistic, precision
+from hfssl.progress import Progress
 
 C_GRID = tuple(10.0**power for power in range(-4, 3))
 # Oquab et al. 2024 (DINOv2, `eval/linear.py`): learning rates for a batch of 256, ten passes over 1.28 million images.
@@ -43,11 +44,13 @@ def knn_probe(queries, bank, labels, num_classes: int, seeds: Sequence[int], ks:
     return predicted[chosen], [f"k = {ks[i]}" for i in chosen]
 
 
-def linear_probe(queries, bank, labels, num_classes: int, seeds: Sequence[int], grid: Sequence[float] = C_GRID):
+def linear_probe(
+    queries, bank, labels, num_classes: int, seeds: Sequence[int], grid: Sequence[float] = C_GRID, label: str = ""
+):
     """Multinomial logistic regression on standardised features, C chosen from `grid`.
 
     Of values of C that classify equally well the one with the lower cross-entropy wins. With one image a class nothing
-    can be held out, and C is 1.
+    can be held out, and C is 1. `label` is that of the progress shown.
     """
     queries, bank = standardised(queries, bank)
     masks = [(s, mask) for s, seed in enumerate(seeds) for mask in held_out_masks(labels.cpu().numpy(), seed)]
@@ -55,11 +58,11 @@ def linear_probe(queries, bank, labels, num_classes: int, seeds: Sequence[int], 
     if masks:
         kept = torch.from_numpy(np.stack([~mask for _, mask in masks])).to(bank.device)
         rows, strengths = kept.repeat_interleave(len(grid), 0), list(grid) * len(masks)
-        fits = fit_logistic(bank, labels, num_classes, strengths, rows)
+        fits = fit_logistic(bank, labels, num_classes, strengths, rows, label=label)
         chosen = _best(fits, bank, labels, [s for s, _ in masks], ~kept, grid)
     used = sorted(set(chosen))
     start = None if fits is None else _starts(fits, [list(grid).index(c) for c in used])
-    final = fit_logistic(bank, labels, num_classes, used, start=start)
+    final = fit_logistic(bank, labels, num_classes, used, start=start, label=label)
     predicted = {c: final.predict(queries, head) for head, c in enumerate(used)}
     return torch.stack([predicted[c] for c in chosen]), [f"C = {c:g}" for c in chosen]
 
@@ -96,12 +99,13 @@ def standardised(queries: torch.Tensor, bank: torch.Tensor) -> tuple[torch.Tenso
     return queries, bank
 
 
-def sgd_probe(queries, bank, labels, num_classes: int, seeds: Sequence[int]):
+def sgd_probe(queries, bank, labels, num_classes: int, seeds: Sequence[int], label: str = ""):
     """Linear heads trained by SGD, one for each learning rate and weight decay, all at once; the best one is used.
 
     As DINOv2's linear evaluation, but on features that are extracted once, without augmentation, and standardised, and
     with weight decays beside its 0: momentum 0.9, a cosine to 0, ten passes. The head is chosen on the held-out tenth
     and not trained again. With one image a class nothing can be held out, and the largest rate without decay is used.
+    `label` is that of the progress shown.
     """
     queries, bank = (part.float() for part in standardised(queries, bank))
     settings = [(rate, decay) for rate in SGD_RATES for decay in SGD_DECAYS]
@@ -109,7 +113,7 @@ def sgd_probe(queries, bank, labels, num_classes: int, seeds: Sequence[int]):
     for seed in seeds:
         masks = held_out_masks(labels.cpu().numpy(), seed)
         held = torch.from_numpy(masks[0] if masks else np.zeros(len(bank), bool)).to(bank.device)
-        weight, bias = _train_heads(bank[~held], labels[~held], num_classes, settings, seed)
+        weight, bias = _train_heads(bank[~held], labels[~held], num_classes, settings, seed, label)
         best = len(settings) - len(SGD_DECAYS)
         if masks:
             logits = torch.einsum("nd,hkd->hnk", bank[held], weight) + bias[:, None]
@@ -121,7 +125,9 @@ def sgd_probe(queries, bank, labels, num_classes: int, seeds: Sequence[int]):
     return torch.stack(predicted), chosen
 
 
-def _train_heads(features, labels, num_classes: int, settings, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _train_heads(
+    features, labels, num_classes: int, settings, seed: int, label: str = ""
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Weights (H, K, D) and biases (H, K) after SGD with each head's learning rate and weight decay."""
     heads, dim, device = len(settings), features.shape[1], features.device
     rates, decays = torch.tensor(settings, device=device).unbind(1)  # (H,)
@@ -133,7 +139,7 @@ def _train_heads(features, labels, num_classes: int, settings, seed: int) -> tup
     weight = weight.to(device).repeat(heads, 1, 1).flatten(0, 1)  # (H * K, D)
     bias = torch.zeros(heads * num_classes, device=device)
     velocity, bias_velocity = torch.zeros_like(weight), torch.zeros_like(bias)
-    order = torch.empty(0, dtype=torch.int64)
+    order, progress = torch.empty(0, dtype=torch.int64), Progress(label, steps, "step")
     for step in range(steps):
         if len(order) < batch:
             order = torch.randperm(len(features), generator=generator)
@@ -148,4 +154,6 @@ def _train_heads(features, labels, num_classes: int, settings, seed: int) -> tup
         bias_velocity.mul_(0.9).add_(residual.sum(0))
         weight -= rate[:, None] * velocity
         bias -= rate * bias_velocity
+        progress.update()
+    progress.close()
     return weight.view(heads, num_classes, dim), bias.view(heads, num_classes)

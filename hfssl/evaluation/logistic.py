@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
+from hfssl.progress import Progress
+
 SMALL_WORK = 20_000_000  # multiplications
 LARGE = 2_000_000  # numbers in the features
 CHUNK = 2**24  # numbers in a chunk of logits
@@ -55,6 +57,7 @@ def fit_logistic(
     start: LogisticRegression | None = None,
     tolerance: float = 1e-4,
     max_iter: int = 1000,
+    label: str = "",
 ) -> LogisticRegression:
     """Minimises C * (sum of cross-entropies) + |W|^2 / 2 for each head, as scikit-learn does; biases are free.
 
@@ -68,19 +71,20 @@ def fit_logistic(
         tolerance: a head is done when no entry of the gradient of its mean loss is larger (scikit-learn's `tol`, and
             its default), or when the precision allows no better.
         max_iter: steps.
+        label: of the progress that is shown, by default none.
     """
     features = features.to(precision(features))
     count = max(1, TOGETHER // (num_classes * (features.shape[1] + 1)))
     gram = _gram(features)
     parts = []
-    with threads_for(features.numel() * num_classes * len(c)):
+    with threads_for(features.numel() * num_classes * len(c)), Progress(label, len(c), "fit") as progress:
         for first in range(0, len(c), count):
             heads = slice(first, first + count)
             problem = _Problem(features, labels, num_classes, c[heads], None if rows is None else rows[heads], gram)
             at = None
             if start is not None:
                 at = torch.cat([start.weight[heads], start.bias[heads][..., None]], 2).double()
-            parts.append(_minimise(problem, at, tolerance, max_iter))
+            parts.append(_minimise(problem, at, tolerance, max_iter, progress))
     solution = torch.cat([weights for weights, _ in parts])  # (H, K, D + 1)
     weight, bias = solution[..., :-1].to(features.dtype).contiguous(), solution[..., -1].to(features.dtype)
     return LogisticRegression(weight, bias, torch.cat([iterations for _, iterations in parts]))
@@ -180,7 +184,9 @@ def _factor(hessian: torch.Tensor, decay: float) -> torch.Tensor:
         more *= 10
 
 
-def _minimise(problem: _Problem, start, tolerance: float, max_iter: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _minimise(
+    problem: _Problem, start, tolerance: float, max_iter: int, progress: Progress
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Steps of all heads that are not done; returns the parameters (H, K, D + 1) and the steps of each head."""
     shape = (len(problem.decay), problem.num_classes, problem.features.shape[1] + 1)
     at = torch.zeros(shape, dtype=torch.float64, device=problem.features.device) if start is None else start
@@ -193,6 +199,7 @@ def _minimise(problem: _Problem, start, tolerance: float, max_iter: int) -> tupl
         going = (gradient.abs().amax((1, 2)) > tolerance) & ~stuck
         if not going.all():
             found[heads] = at
+            progress.update(int((~going).sum()))
             heads, at, loss, gradient = heads[going], at[going], loss[going], gradient[going]
             history = [tuple(part[going] for part in entry) for entry in history]
         if not len(heads):

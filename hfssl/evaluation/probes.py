@@ -140,7 +140,6 @@ def probe(
     _say_if_enlarged(encoder, train)
     before, result, tried = weights_hash(encoder.module), ProbeResult(), range(first_seed, first_seed + seeds)
     linear, classify = LINEAR[protocol]
-    classifiers = {"kNN": functools.partial(knn_probe, ks=knn_k or K_GRID), linear: classify}
     options = {"batch_size": batch_size, "device": device}
     extracted = []  # of all encoders before any is classified: no process waits for the first one in between
     for one in [encoder, *(default_anchors(encoder, train) if anchors is None else anchors)]:
@@ -155,8 +154,11 @@ def probe(
     result.features = {name: parts["pooled"] for name, parts in extracted[0][1].items()}
     for one, features in extracted if is_first_process() else ():
         for layer in features["train"]:
+            told = one.name + ("" if layer == "pooled" else f", {layer}")
             if progress:
-                logger.info("Probing %s%s", one.name, "" if layer == "pooled" else f", {layer}")
+                logger.info("Probing %s", told)
+            named = functools.partial(classify, label=f"{told}, {linear}" if progress else "")
+            classifiers = {"kNN": functools.partial(knn_probe, ks=knn_k or K_GRID), linear: named}
             bank, views = features["train"][layer], {name: features[name][layer] for name in tests}
             amounts = ("all", *labels_per_class, *label_fractions) if layer == "pooled" else ("all",)
             for amount in amounts:

@@ -153,6 +153,17 @@ def test_a_class_with_too_few_images_is_said_before_anything_is_extracted():
         probe(Encoder("never", encode, image_size=8), squares(9, 0), squares(9, 1), anchors=[])
 
 
+@pytest.mark.parametrize(("protocol", "says"), [("lbfgs", "linear: fit"), ("sgd", "linear (SGD): step")])
+def test_each_fit_shows_how_far_it_is(monkeypatch, caplog, protocol, says):
+    monkeypatch.setattr("hfssl.progress.INTERVAL", 0)
+    monkeypatch.setattr("hfssl.evaluation.classifiers.SGD_STEPS", 20)
+    pixels = pixel_encoder(squares(30, 0))
+    for shown in (False, True):
+        with caplog.at_level("INFO"):
+            probe(pixels, squares(30, 0), squares(30, 1), 1, (), protocol=protocol, anchors=[], progress=shown)
+        assert (f"raw pixels, {says} " in caplog.text) == shown and (" 0 s left" in caplog.text) == shown
+
+
 def test_dinov2_s_protocol_has_its_name(monkeypatch):
     monkeypatch.setattr(probes, "LINEAR", {"sgd": ("linear (SGD)", _first_class)})
     found = probe(
@@ -168,5 +179,5 @@ def test_dinov2_s_protocol_has_its_name(monkeypatch):
     assert found.rows[1].accuracy == pytest.approx(1 / 3) and found.rows[1].chosen == ("rate 0.1",)
 
 
-def _first_class(queries, bank, labels, num_classes, seeds):
+def _first_class(queries, bank, labels, num_classes, seeds, label):
     return torch.zeros(len(seeds), len(queries), dtype=torch.int64), ["rate 0.1"] * len(seeds)
