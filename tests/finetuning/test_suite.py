@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
+from hfssl import progress
 from hfssl.config import parse_config
 from hfssl.errors import InputError, exits_on_bad_input
 from hfssl.evaluation.leaderboard import result_row
@@ -20,7 +21,7 @@ from hfssl.evaluation.results import read_result
 from hfssl.evaluation.submission_check import validate_submission
 from hfssl.evaluation.task_data import load_split
 from hfssl.evaluation.tasks import TASKS
-from hfssl.finetuning import command, outcome, progress
+from hfssl.finetuning import command, outcome
 from hfssl.finetuning import suite as suite_module
 from hfssl.finetuning.arguments import LoopArguments, SuiteArguments
 from hfssl.finetuning.command import run_suite
