@@ -178,7 +178,8 @@ def test_cheap_commands_and_loading_snippets_run(first_hour, monkeypatch, capsys
         said[line] = capsys.readouterr().out
         if "tokenizer train" in line:
             save_text_models(first_hour)
-    assert said["hfssl generate out/gpt --prompt 'The function returns' --tries 3"].count("The function returns") == 3
+    tries = said["hfssl generate out/gpt --prompt 'The function returns' --tries 3"]
+    assert tries.count("The function returns") == 4  # the three, and the chosen one again
     assert "nothing was sent" in said["hfssl push out/simclr USER/simclr --dry-run"]
     assert (first_hour / "simclr-timm" / "model.safetensors").exists()
     assert (first_hour / "site" / "index.html").exists()
