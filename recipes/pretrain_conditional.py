@@ -6,7 +6,7 @@ et al. 2020) as `source <sep> target <end>`, with the loss on the target.
 The model is a GPT-2, or by `model.architecture: llama` a modern block; what is saved loads with AutoModelForCausalLM,
 and conditional.json beside it says how a row becomes a prompt. Without --tokenizer one BPE of --vocab_size entries is
 trained on both sides. --init_from out/gpt begins with the model and the tokenizer of another run, COMET's ablation.
-No YAML of real data was trained to its end yet: times and scores are not measured.
+Expected: eval/README.md has scores of a quarter of an hour on one core for each YAML of real data.
 """
 
 from transformers import GPT2Config, LlamaConfig, set_seed
