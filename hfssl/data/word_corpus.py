@@ -6,6 +6,7 @@ Made once and kept in hfssl's cache, a folder that appears whole or not at all.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 import shutil
@@ -146,7 +147,7 @@ def build_word_corpus(
     source: str = "memory",
     fingerprint: str | None = None,
 ) -> WordCorpus:
-    """Numbers the words of sentences. Its arrays take up to 27 bytes a word of the text, with phrases up to 85.
+    """Numbers the words of sentences. Its arrays take up to 15 bytes a word of the text, with phrases up to 85.
 
     Args:
         fingerprint: of the text; by default a hash of the numbers and the vocabulary.
@@ -168,21 +169,24 @@ def build_word_corpus(
         found = f"only {words[0]!r} comes" if words else "no word comes"
         raise InputError(f"{source}: {found} {min_count} times (--min_count); there must be two different words")
     if fingerprint is None:
-        digest = hashlib.blake2b(ids.tobytes() + ends.tobytes() + "\n".join(words).encode(), digest_size=16)
+        digest = hashlib.blake2b(digest_size=16)
+        for part in (ids, ends, "\n".join(words).encode()):
+            digest.update(part)
         fingerprint = digest.hexdigest()
     return WordCorpus(words, counts, ids, ends, source, fingerprint)
 
 
 def _keep_frequent(ids, ends, words, min_count):
     """The text and the vocabulary with the frequent words alone, numbered by frequency; long sentences are cut."""
-    counts = np.bincount(ids, minlength=len(words))
+    parts = np.array_split(ids, len(ids) // 2**20 + 1)  # bincount makes eight bytes of each number
+    counts = sum(np.bincount(part, minlength=len(words)) for part in parts)
     kept = sorted(np.flatnonzero(counts >= min_count).tolist(), key=lambda number: (-counts[number], words[number]))
     new = np.full(len(words), -1, np.int32)
     new[kept] = np.arange(len(kept), dtype=np.int32)
     ids = new[ids]
     there = ids >= 0
-    before = np.concatenate([[0], np.cumsum(there)])  # of the words that stay
-    ends = np.unique(before[ends])
+    stay = [np.count_nonzero(there[first:last]) for first, last in itertools.pairwise(ends.tolist())]
+    ends = np.unique(np.cumsum([0, *stay]))
     lengths = np.diff(ends)
     pieces = -(-lengths // LONGEST_SENTENCE)
     starts = np.repeat(ends[:-1], pieces)

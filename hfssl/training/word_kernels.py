@@ -17,11 +17,11 @@ from numba import float32, njit, types, uint64
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from hfssl.training.word_arrays import SKIPPED
+from hfssl.training.word_arrays import LINE, SKIPPED
 
 _ONE, _HALF = np.uint64(1), np.uint64(32)
 _MULTIPLIER, _INCREMENT = np.uint64(6364136223846793005), np.uint64(1442695040888963407)  # Knuth's MMIX
-_LINE = np.uint64(16)  # float32 in a line of the cache
+_LINE = np.uint64(LINE)
 
 
 def compiled(function=None, **options):
@@ -57,8 +57,14 @@ def _prefetch(typing_context, array, row, column):
 
 
 @compiled(forceinline=True)
-def _prefetch_row(array, row):
-    for k in range(uint64(0), uint64(array.shape[1]), _LINE):
+def _width(settings):
+    """Of a row, whole lines; a constant when compiling, so that loops over a row have no rest."""
+    return _LINE * uint64(len(settings.lines))
+
+
+@compiled(forceinline=True)
+def _prefetch_row(array, row, settings):
+    for k in range(uint64(0), _width(settings), _LINE):
         _prefetch(array, row, k)
 
 
@@ -122,7 +128,7 @@ def _read_vectors(begin, end, weights, tables, settings, scratch):
     """The sum of the rows of each word, or their mean, and gradients of 0."""
     inputs, offsets, rows = weights.inputs, tables.offsets, tables.rows
     words, gradients, vectors = scratch.words, scratch.gradients, scratch.vectors
-    width = uint64(inputs.shape[1])
+    width = _width(settings)
     for p in range(begin, end):
         word, place = uint64(words[p]), p - begin
         for k in range(width):
@@ -137,7 +143,7 @@ def _read_vectors(begin, end, weights, tables, settings, scratch):
         for i in range(first, last):
             row = uint64(rows[i])
             if i + uint64(2) < last:
-                _prefetch_row(inputs, uint64(rows[i + uint64(2)]))
+                _prefetch_row(inputs, uint64(rows[i + uint64(2)]), settings)
             for k in range(width):
                 vectors[place, k] += inputs[row, k]
         if settings.mean_of_words and last > first:
@@ -151,7 +157,7 @@ def _write_gradients(begin, end, weights, tables, settings, scratch):
     """Adds each word's gradient to its rows."""
     inputs, positions, offsets, rows = weights.inputs, weights.positions, tables.offsets, tables.rows
     words, gradients, weight_gradients = scratch.words, scratch.gradients, scratch.weight_gradients
-    width = uint64(inputs.shape[1])
+    width = _width(settings)
     for p in range(begin, end):
         word, place = uint64(words[p]), p - begin
         if len(offsets) == 0:
@@ -165,7 +171,7 @@ def _write_gradients(begin, end, weights, tables, settings, scratch):
         for i in range(first, last):
             row = uint64(rows[i])
             if i + uint64(2) < last:
-                _prefetch_row(inputs, uint64(rows[i + uint64(2)]))
+                _prefetch_row(inputs, uint64(rows[i + uint64(2)]), settings)
             for k in range(width):
                 inputs[row, k] += share * gradients[place, k]
     if len(positions):
@@ -179,7 +185,7 @@ def _add_context(sample, begin, weights, tables, settings, scratch):
     """The mean of a sample's context goes to `hidden`; returns 1 / the number that the sum was divided by."""
     positions, offsets, hidden, vectors = weights.positions, tables.offsets, scratch.hidden, scratch.vectors
     centres, lows, highs, words = scratch.centres, scratch.lows, scratch.highs, scratch.words
-    width, weighted, centre = uint64(len(hidden)), len(positions) > 0, uint64(centres[sample])
+    width, weighted, centre = _width(settings), len(positions) > 0, uint64(centres[sample])
     low, high = uint64(lows[sample]), uint64(highs[sample])
     number = uint64(0)
     for k in range(width):
@@ -212,7 +218,7 @@ def _add_gradients(sample, begin, share, weights, settings, scratch):
     positions, error, vectors = weights.positions, scratch.error, scratch.vectors
     gradients, weight_gradients = scratch.gradients, scratch.weight_gradients
     centres, lows, highs = scratch.centres, scratch.lows, scratch.highs
-    width, weighted, centre = uint64(len(error)), len(positions) > 0, uint64(centres[sample])
+    width, weighted, centre = _width(settings), len(positions) > 0, uint64(centres[sample])
     low, high = uint64(lows[sample]), uint64(highs[sample])
     factor = share if settings.exact else float32(1)
     for p in range(low, high):
@@ -230,11 +236,11 @@ def _add_gradients(sample, begin, share, weights, settings, scratch):
 
 
 @compiled(forceinline=True)
-def _predict_sampled(sample, rate, weights, scratch, measure):
+def _predict_sampled(sample, rate, weights, settings, scratch, measure):
     """Negative sampling: updates the rows of the target and the negatives; `error` gets what goes back to `hidden`."""
     outputs, hidden, error = weights.outputs, scratch.hidden, scratch.error
     ids, errors = scratch.ids, scratch.errors
-    width, count, loss = uint64(len(hidden)), uint64(ids.shape[1]), 0.0
+    width, count, loss = _width(settings), uint64(ids.shape[1]), 0.0
     for j in range(count):
         if ids[sample, j] == SKIPPED:
             continue
@@ -264,10 +270,10 @@ def _predict_sampled(sample, rate, weights, scratch, measure):
 
 
 @compiled(forceinline=True)
-def _predict_exactly(sample, rate, weights, scratch):
+def _predict_exactly(sample, rate, weights, settings, scratch):
     """The softmax over all words, as `_predict_sampled`."""
     outputs, hidden, error, scores = weights.outputs, scratch.hidden, scratch.error, scratch.errors
-    width, size, target = uint64(len(hidden)), uint64(len(outputs)), uint64(scratch.ids[sample, 0])
+    width, size, target = _width(settings), uint64(len(outputs)), uint64(scratch.ids[sample, 0])
     most, total = float32(-np.inf), float32(0)
     for row in range(size):
         score = float32(0)
@@ -314,12 +320,12 @@ def update_samples(samples, begin, end, rate, weights, tables, settings, scratch
             for j in range(uint64(ids.shape[1])):
                 row = uint64(ids[sample + _ONE, j])
                 if row != uint64(SKIPPED):
-                    _prefetch_row(weights.outputs, row)
+                    _prefetch_row(weights.outputs, row, settings)
         share = _add_context(sample, begin, weights, tables, settings, scratch)
         if settings.softmax:
-            loss += _predict_exactly(sample, rate, weights, scratch)
+            loss += _predict_exactly(sample, rate, weights, settings, scratch)
         else:
-            loss += _predict_sampled(sample, rate, weights, scratch, measure)
+            loss += _predict_sampled(sample, rate, weights, settings, scratch, measure)
         _add_gradients(sample, begin, share, weights, settings, scratch)
     _write_gradients(begin, end, weights, tables, settings, scratch)
     return loss

@@ -35,7 +35,16 @@ from hfssl.training import word_kernels as kernels
 from hfssl.training.checkpoint import POSITION_ONLY
 from hfssl.training.throughput import Meter
 from hfssl.training.trainer import PretrainingTrainer
-from hfssl.training.word_arrays import Scratch, scratch_for, settings_of, tables_of, weights_of
+from hfssl.training.word_arrays import (
+    Scratch,
+    gather_rows,
+    read_weights,
+    scratch_for,
+    settings_of,
+    tables_of,
+    weights_of,
+    write_weights,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +111,7 @@ class WordArguments:
 
 
 class WordEngine:
-    """Trains the arrays of a model; `write_model` completes them.
+    """Trains copies of a model's arrays; `write_model` puts them into the model.
 
     Args:
         corpus: whose words the model's rows are.
@@ -126,10 +135,8 @@ class WordEngine:
             raise InputError(f"{corpus.name} has a sentence of {longest} words: more than {LONGEST_SENTENCE}")
         self.corpus, self.seed = corpus, seed
         self.threads = arguments.threads or _cores()
-        self._weight, self._used = model.cbow.input_embeddings.weight.detach().numpy(), None
-        self.weights, self.tables = weights_of(model), tables_of(corpus, model, arguments)
-        if len(self.tables.offsets):
-            self._gather_rows()
+        self.tables, self._used = gather_rows(tables_of(corpus, model, arguments), corpus.counts)
+        self._model, self.weights = model, weights_of(model, self._used)
         self.settings = settings_of(config, arguments)
         self._scratch = [scratch_for(self.settings, self.weights) for _ in range(self.threads)]
         self._ends = np.asarray(corpus.ends).astype(np.uint64)
@@ -138,27 +145,13 @@ class WordEngine:
         self._bounds = np.append(np.unique(starts), len(corpus.ends) - 1)  # sentences
         self._compile()
 
-    def _gather_rows(self) -> None:
-        """Works on a copy of the rows that words have, the most used first: of two million buckets most are empty, and
-        rows that lie together stay in the caches."""
-        sizes = np.diff(self.tables.offsets.astype(np.int64))
-        used, places = np.unique(self.tables.rows, return_inverse=True)
-        order = np.argsort(-np.bincount(places, np.repeat(self.corpus.counts, sizes)), kind="stable")
-        rank = np.empty(len(used), np.uint32)
-        rank[order] = np.arange(len(used), dtype=np.uint32)
-        self._used = used[order]
-        self.tables = self.tables._replace(rows=rank[places])
-        self.weights = self.weights._replace(inputs=self._weight[self._used])
-
     def read_model(self) -> None:
         """Goes on from the model's arrays, which were changed from outside."""
-        if self._used is not None:
-            self.weights.inputs[:] = self._weight[self._used]
+        read_weights(self.weights, self._model, self._used)
 
     def write_model(self) -> None:
-        """Puts what is trained into the model's arrays, where it is not trained there."""
-        if self._used is not None:
-            self._weight[self._used] = self.weights.inputs
+        """Puts what is trained into the model's arrays."""
+        write_weights(self.weights, self._model, self._used)
 
     @property
     def chunks(self) -> int:

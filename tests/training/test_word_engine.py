@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -24,7 +25,15 @@ from hfssl.models import CBOWConfig, CBOWForPreTraining
 from hfssl.training import PretrainingArguments, run
 from hfssl.training import word_kernels as kernels
 from hfssl.training.checkpoint import newest
-from hfssl.training.word_arrays import SKIPPED, alias_table, scratch_for, settings_of, tables_of, weights_of
+from hfssl.training.word_arrays import (
+    SKIPPED,
+    alias_table,
+    scratch_for,
+    settings_of,
+    tables_of,
+    weights_of,
+    write_weights,
+)
 from hfssl.training.words import EngineTrainer, VectorTrainer, WordArguments, WordEngine, train_words
 
 TEXT = "the cat sat on the mat and the dog sat on the cat while a bird sang of the mat to a dog and a cat"
@@ -58,6 +67,8 @@ OPTIONS = {
     "skip-gram": {"architecture": "skipgram"},
     "skip-gram n-grams": {"architecture": "skipgram", "subwords": "ngrams", "subword_average": "words"},
     "softmax": {"objective": "softmax", "gradient": "exact"},
+    "rows of two lines": {"hidden_size": 20, "position_weights": True},
+    "rows of whole lines": {"hidden_size": 32, "subwords": "ngrams"},
     "softmax skip-gram": {"objective": "softmax", "architecture": "skipgram"},
 }
 
@@ -114,8 +125,21 @@ def test_an_update_is_autograd_s(name):
     arrays = (weights, tables, settings, scratch)
     loss = kernels.update_samples(np.uint64(samples), low, high, np.float32(RATE), *arrays, True)
     assert loss == pytest.approx(sum(losses), rel=1e-5)
+    for array in weights:
+        assert not array[:, model.config.hidden_size :].any(), "what fills a row up is 0"
+    write_weights(weights, model)
     for (part, found), right in zip(model.named_parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(found, right.float(), msg=lambda text, part=part: f"{part}: {text}")
+
+
+def test_no_two_arrays_share_a_line_of_the_caches():
+    corpus = corpus_of()
+    engine = WordEngine(corpus, model_for(corpus, position_weights=True), WordArguments(threads=2))
+    arrays = [array for group in (engine.weights, *engine._scratch) for array in group]
+    assert len(arrays) == 3 + 2 * 11
+    ends = sorted((array.ctypes.data, array.ctypes.data + array.nbytes) for array in arrays)
+    assert all(begin % 64 == 0 for begin, _ in ends)
+    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(ends))
 
 
 @pytest.mark.parametrize("block", [1, 4, 10**15])
@@ -149,6 +173,7 @@ def test_a_text_is_trained_sentence_by_sentence_in_blocks(block):
         state = np.uint64(state)
     assert trained == kept and 30 < kept < len(corpus)
     engine.train(0, engine.chunks, lambda chunk: RATE)
+    engine.write_model()
     for found, right in zip(model.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(found, right.float())
 
@@ -194,6 +219,7 @@ def test_the_engine_and_the_trainer_make_the_same_update(tmp_path):
         scratch.ids[number, 1:] = [SKIPPED if n < 0 else n for n in batch["negative_ids"][number].tolist()]
     arrays = (weights, tables, settings, scratch)
     kernels.update_samples(np.uint64(4), np.uint64(0), np.uint64(20), np.float32(RATE), *arrays, False)
+    write_weights(weights, engine)
     for found, right in zip(engine.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(found, right)
 
