@@ -12,8 +12,8 @@ from transformers import AutoModel, AutoModelForSequenceClassification, PreTrain
 from hfssl.errors import InputError
 from hfssl.evaluation.tasks import Task, label_order
 from hfssl.finetuning.builtin_models import quiet_transformers
-from hfssl.finetuning.sources import WRAPPERS, MakeModel, Source
-from hfssl.models import SpanConfig, SpanForSequenceClassification
+from hfssl.finetuning.sources import MakeModel, Source
+from hfssl.models import EncoderHeadConfig, SpanConfig, SpanForSequenceClassification
 
 SPANS = ("words", "coreference")
 SCORES = ("regression", "choice", "entities")  # kinds whose head has one number
@@ -94,7 +94,7 @@ def load_model(
         raise InputError(f"cannot load {source.name}: {str(error).splitlines()[0]}") from error
     if not head.kept:
         _draw_head(model, seed)
-    encoder_config = model.config.encoder if isinstance(model.config, WRAPPERS) else model.config
+    encoder_config = model.config.encoder if isinstance(model.config, EncoderHeadConfig) else model.config
     encoder_config.pad_token_id = source.tokenizer.pad_token_id  # by which left-to-right heads find the last token
     if freeze_encoder:
         prefix = f"{model.base_model_prefix}."

@@ -10,9 +10,9 @@ from hfssl.finetuning.arguments import LoopArguments, SuiteArguments
 from hfssl.finetuning.builtin_models import BASELINES
 from hfssl.finetuning.encoding import TaskEncoder
 from hfssl.finetuning.heads import choose_head
-from hfssl.finetuning.sources import WRAPPERS, Source, open_source
+from hfssl.finetuning.sources import Source, open_source
 from hfssl.finetuning.strategies.strategy import Strategy
-from hfssl.models import HireConfig
+from hfssl.models import EncoderHeadConfig, HireConfig
 
 
 def open_mnli(args: SuiteArguments, loop: LoopArguments, strategy: Strategy) -> Source | None:
@@ -44,7 +44,7 @@ def check_mnli(
         tasks: those that start from it.
     """
     needs = "hire" if isinstance(given.config, HireConfig) else "pooled"
-    if isinstance(given.config, WRAPPERS) and not strategy.part(needs):
+    if isinstance(given.config, EncoderHeadConfig) and not strategy.part(needs):
         raise InputError(f"{given.name} is a model of --strategy {needs}, not of {strategy.name}: give {needs}")
     if make_encoder(given).identity != make_encoder(own).identity:
         raise InputError(f"{given.name} has another tokenizer than {own.name}")

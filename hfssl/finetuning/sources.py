@@ -22,11 +22,10 @@ from transformers import (
 from hfssl.errors import InputError, nearest
 from hfssl.files import is_missing_folder
 from hfssl.finetuning.builtin_models import BUILTIN, quiet_transformers
-from hfssl.models import HireConfig, SentenceConfig, SpanConfig
+from hfssl.models import EncoderHeadConfig, SentenceConfig
 from hfssl.remote_code import pinned_model
 from hfssl.tokenization import load_tokenizer
 
-WRAPPERS = (HireConfig, SpanConfig)  # configs with that of an encoder inside
 # A classifier made of an encoder and of what its config says of the classes: "id2label", "label2id".
 MakeModel = Callable[[PreTrainedModel, dict[str, Any]], PreTrainedModel]
 
@@ -59,7 +58,7 @@ class Source:
 
     @property
     def encoder_config(self) -> PreTrainedConfig:
-        return self.config.encoder if isinstance(self.config, WRAPPERS) else self.config
+        return self.config.encoder if isinstance(self.config, EncoderHeadConfig) else self.config
 
     @property
     def sentence_state(self) -> str:
@@ -98,7 +97,7 @@ def open_source(name: str, trust_remote_code: bool = False, made: Path | None = 
     tokenizer = load_tokenizer(path)
     if len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers makes an empty one where there is no file
         raise InputError(f"{name!r} has no tokenizer; save one there, beside the weights, with save_pretrained")
-    encoder_config = config.encoder if isinstance(config, WRAPPERS) else config
+    encoder_config = config.encoder if isinstance(config, EncoderHeadConfig) else config
     positions, takes_types = _look_at(encoder_config, name, trust_remote_code)
     limit = min(positions, tokenizer.model_max_length)
     size = getattr(encoder_config, "vocab_size", None)

@@ -19,6 +19,7 @@ from transformers import (
 from .backbone import BackboneConfig, BackboneError
 from .codes import cotraining_loss
 from .contrastive import NTXentLoss, cpc_loss, nt_xent
+from .encoder_head import EncoderHeadConfig
 from .modeling_cbow import CBOWConfig, CBOWForPreTraining, CBOWModel
 from .modeling_colorization import (
     ColorizationConfig,
@@ -118,6 +119,7 @@ __all__ = [
     "ContextEncoderForImageClassification",
     "ContextEncoderForPreTraining",
     "ContextEncoderModel",
+    "EncoderHeadConfig",
     "HashingConfig",
     "HashingForPreTraining",
     "HireConfig",

@@ -8,18 +8,19 @@ BERT's pooler is, are ours.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import transformers.initialization as hf_init
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-SENTENCE_STATES = ("first", "last")
+from .classification import classified
+from .encoder_head import EncoderHead, EncoderHeadConfig
 
 
-class HireConfig(PreTrainedConfig):
+class HireConfig(EncoderHeadConfig):
     """
     Args:
         encoder: the encoder's config, as a config or as its dictionary.
@@ -28,31 +29,17 @@ class HireConfig(PreTrainedConfig):
         classifier_dropout: on what the fusion and the classifier read.
 
     Raises:
-        ValueError: no encoder, or an unknown `sentence_state`.
+        ValueError: an encoder of no known kind, or an unknown `sentence_state`.
     """
 
     model_type = "hfssl_hire"
-    _auto_class: ClassVar[str | None] = "AutoConfig"
+    auto_classes: ClassVar[dict[str, str]] = {
+        "AutoConfig": "modeling_hire.HireConfig",
+        "AutoModelForSequenceClassification": "modeling_hire.HireForSequenceClassification",
+    }
+    sentence_states: ClassVar[tuple[str, ...]] = ("first", "last")
 
-    encoder: PreTrainedConfig | dict[str, Any] | None = None
-    sentence_state: str = "first"
     gru_size: int = 64
-    classifier_dropout: float = 0.1
-
-    def __post_init__(self, **kwargs):
-        if isinstance(self.encoder, dict):
-            values = dict(self.encoder)
-            self.encoder = AutoConfig.for_model(values.pop("model_type", None), **values)
-        super().__post_init__(**kwargs)
-        self.auto_map = {
-            "AutoConfig": "modeling_hire.HireConfig",
-            "AutoModelForSequenceClassification": "modeling_hire.HireForSequenceClassification",
-        }
-        if self.sentence_state not in SENTENCE_STATES:
-            raise ValueError(f"sentence_state must be one of {', '.join(SENTENCE_STATES)}, not {self.sentence_state!r}")
-
-    def get_text_config(self, *args, **kwargs) -> PreTrainedConfig:
-        return self.encoder if self.encoder is not None else self
 
 
 class LayerWeights(nn.Module):
@@ -79,26 +66,16 @@ class LayerWeights(nn.Module):
         return self.score(torch.cat([last[0], last[1]], dim=-1)).view(layers.shape[:2]).softmax(0)
 
 
-class HireForSequenceClassification(PreTrainedModel):
+class HireForSequenceClassification(EncoderHead):
     """An encoder, the weights of its layers, the fusion and a linear layer."""
 
     config_class = HireConfig
-    base_model_prefix = "encoder"
-    _auto_class = "AutoModelForSequenceClassification"
-    model_tags: ClassVar[list[str]] = ["hfssl"]
-    _supports_sdpa = True
 
     def __init__(self, config: HireConfig, encoder: PreTrainedModel | None = None):
-        """`encoder` is used as it is, with its weights; without it one is made from the config."""
-        super().__init__(config)
-        if config.encoder is None:
-            raise ValueError("HireConfig needs the config of an encoder")
-        self.num_labels = config.num_labels
-        self.encoder = AutoModel.from_config(config.encoder) if encoder is None else encoder
+        super().__init__(config, encoder)
         width = config.encoder.hidden_size
         self.layer_weights = LayerWeights(width, config.gru_size)
         self.fusion = nn.Linear(4 * width, width)
-        self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(width, config.num_labels)
         self.post_init()
 
@@ -126,9 +103,12 @@ class HireForSequenceClassification(PreTrainedModel):
         Returns:
             `logits` (B, num_labels), and with labels the mean `loss`.
         """
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        given = {name: tensor for name, tensor in inputs.items() if tensor is not None}
-        outputs = self.encoder(**given, output_hidden_states=True)
+        outputs = self._encoded(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            output_hidden_states=True,
+        )
         layers = torch.stack(outputs.hidden_states[1:])  # (L, B, T, D), without the embeddings
         lengths = (torch.ones_like(input_ids) if attention_mask is None else attention_mask).sum(1)
         weights = self.layer_weights(layers, lengths)  # (L, B)
@@ -137,10 +117,4 @@ class HireForSequenceClassification(PreTrainedModel):
         auxiliary = (weights[..., None] * layers[:, rows, place]).sum(0)  # A: (B, D)
         last = outputs.last_hidden_state[rows, place]  # R: (B, D)
         fused = torch.cat([last, auxiliary, last + auxiliary, last * auxiliary], dim=-1)
-        logits = self.classifier(self.dropout(torch.tanh(self.fusion(self.dropout(fused)))))
-        loss = None
-        if labels is not None and self.num_labels == 1:
-            loss = nn.functional.mse_loss(logits[:, 0], labels.to(logits.dtype))
-        elif labels is not None:
-            loss = nn.functional.cross_entropy(logits, labels)
-        return SequenceClassifierOutput(loss=loss, logits=logits)
+        return classified(self.classifier(self.dropout(torch.tanh(self.fusion(self.dropout(fused))))), labels)

@@ -13,6 +13,8 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 
+from .classification import classified
+
 ENCODERS = ("cbow", "bilstm")
 
 
@@ -152,13 +154,7 @@ class SentenceForSequenceClassification(SentencePreTrainedModel):
         states = self.sentence(input_ids, mask).last_hidden_state  # (B, T, D)
         counted = mask * (input_ids >= self.config.uncounted_tokens)
         u, v = (self._pooled(states, counted * (types == kind)) for kind in (0, 1))
-        logits = self.classifier(torch.cat([u, v, (u - v).abs(), u * v], dim=-1))
-        loss = None
-        if labels is not None and self.num_labels == 1:
-            loss = nn.functional.mse_loss(logits[:, 0], labels.to(logits.dtype))
-        elif labels is not None:
-            loss = nn.functional.cross_entropy(logits, labels)
-        return SequenceClassifierOutput(loss=loss, logits=logits)
+        return classified(self.classifier(torch.cat([u, v, (u - v).abs(), u * v], dim=-1)), labels)
 
     def _pooled(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(B, D): the mean for CBoW, the maximum for BiLSTM; 0 where there is no token."""

@@ -7,19 +7,20 @@ spans it is a linear layer on the sentence's state, for any task and encoder: th
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from .modeling_sentence import SentenceConfig, SentenceModel
+from .classification import classified
+from .encoder_head import EncoderHead, EncoderHeadConfig
 
 SENTENCE_STATES = ("first", "last", "mean")
 
 
-class SpanConfig(PreTrainedConfig):
+class SpanConfig(EncoderHeadConfig):
     """
     Args:
         encoder: the encoder's config, as a config or as its dictionary.
@@ -28,58 +29,27 @@ class SpanConfig(PreTrainedConfig):
         classifier_dropout: on what the linear layer reads.
 
     Raises:
-        ValueError: no encoder, or an unknown `sentence_state`.
+        ValueError: an encoder of no known kind, or an unknown `sentence_state`.
     """
 
     model_type = "hfssl_span"
-    _auto_class: ClassVar[str | None] = "AutoConfig"
+    auto_classes: ClassVar[dict[str, str]] = {
+        "AutoConfig": "modeling_span.SpanConfig",
+        "AutoModelForSequenceClassification": "modeling_span.SpanForSequenceClassification",
+    }
+    sentence_states: ClassVar[tuple[str, ...]] = SENTENCE_STATES
 
-    encoder: PreTrainedConfig | dict[str, Any] | None = None
     num_spans: int = 2
-    sentence_state: str = "first"
-    classifier_dropout: float = 0.1
-
-    def __post_init__(self, **kwargs):
-        if isinstance(self.encoder, dict):
-            values = dict(self.encoder)
-            kind = values.pop("model_type", None)
-            own = kind == SentenceConfig.model_type  # not known to AutoConfig where hfssl is not installed
-            self.encoder = SentenceConfig(**values) if own else AutoConfig.for_model(kind, **values)
-        super().__post_init__(**kwargs)
-        self.auto_map = {
-            "AutoConfig": "modeling_span.SpanConfig",
-            "AutoModelForSequenceClassification": "modeling_span.SpanForSequenceClassification",
-        }
-        if self.sentence_state not in SENTENCE_STATES:
-            raise ValueError(f"sentence_state must be one of {', '.join(SENTENCE_STATES)}, not {self.sentence_state!r}")
-
-    def get_text_config(self, *args, **kwargs) -> PreTrainedConfig:
-        return self.encoder if self.encoder is not None else self
 
 
-class SpanForSequenceClassification(PreTrainedModel):
+class SpanForSequenceClassification(EncoderHead):
     """An encoder and a linear layer on [sentence; span 1; span 2; ...]."""
 
     config_class = SpanConfig
-    base_model_prefix = "encoder"
-    _auto_class = "AutoModelForSequenceClassification"
-    model_tags: ClassVar[list[str]] = ["hfssl"]
-    _supports_sdpa = True
 
     def __init__(self, config: SpanConfig, encoder: PreTrainedModel | None = None):
-        """`encoder` is used as it is, with its weights; without it one is made from the config."""
-        super().__init__(config)
-        if config.encoder is None:
-            raise ValueError("SpanConfig needs the config of an encoder")
-        self.num_labels = config.num_labels
-        if encoder is not None:
-            self.encoder = encoder
-        elif isinstance(config.encoder, SentenceConfig):
-            self.encoder = SentenceModel(config.encoder)
-        else:
-            self.encoder = AutoModel.from_config(config.encoder)
+        super().__init__(config, encoder)
         width = config.encoder.hidden_size * (config.num_spans + 1)
-        self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(width, config.num_labels)
         self.post_init()
 
@@ -96,22 +66,19 @@ class SpanForSequenceClassification(PreTrainedModel):
         Args:
             input_ids: (B, T), padded on the right.
             spans: (B, num_spans, 2), the first token and the one after the last; not looked at where num_spans is 0.
-            labels: (B,) classes.
+            labels: (B,) classes, or scores if there is one label.
 
         Returns:
             `logits` (B, num_labels), and with labels the mean `loss`.
         """
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        given = {name: tensor for name, tensor in inputs.items() if tensor is not None}
-        states = self.encoder(**given).last_hidden_state  # (B, T, D)
+        outputs = self._encoded(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
+        states = outputs.last_hidden_state  # (B, T, D)
         pooled = self._sentence(states, attention_mask)  # (B, D)
         if self.config.num_spans:
             places = torch.arange(input_ids.shape[1], device=input_ids.device)
             inside = (places >= spans[..., :1]) & (places < spans[..., 1:])  # (B, S, T)
             pooled = torch.cat([pooled, (_shares(inside, states) @ states).flatten(1)], dim=-1)
-        logits = self.classifier(self.dropout(pooled))
-        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
-        return SequenceClassifierOutput(loss=loss, logits=logits)
+        return classified(self.classifier(self.dropout(pooled)), labels)
 
     def _sentence(self, states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         if self.config.sentence_state == "first":
