@@ -17,6 +17,7 @@ GLUE_HUB, SUPERGLUE_HUB, SNLI_HUB = "nyu-mll/glue", "aps/super_glue", "stanfordn
 CONVERTED = "refs/convert/parquet"
 
 KINDS = ("single", "pair", "regression", "choice", "words", "coreference", "answers", "entities")
+SPAN_KINDS = ("words", "coreference")  # a row has two spans besides its texts
 NLI = ("entailment", "neutral", "contradiction")
 TWO_WAY = ("entailment", "not_entailment")
 

@@ -20,6 +20,7 @@ from hfssl.data.blocks import cache_folder
 from hfssl.errors import InputError
 from hfssl.evaluation.rendering import SCORED_KINDS, candidate_rows, pair_texts
 from hfssl.evaluation.task_data import SplitData
+from hfssl.evaluation.tasks import SPAN_KINDS
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +152,7 @@ class TaskEncoder:
 
     def _spans(self, data: SplitData):
         """Of each row the characters of its two spans, or None."""
-        return data.spans if data.task.kind in ("words", "coreference") else None
+        return data.spans if data.task.kind in SPAN_KINDS else None
 
 
 def _bounds(lengths: Sequence[int]) -> np.ndarray:

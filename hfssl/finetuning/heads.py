@@ -10,12 +10,11 @@ from safetensors import SafetensorError
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel, set_seed
 
 from hfssl.errors import InputError
-from hfssl.evaluation.tasks import Task, label_order
+from hfssl.evaluation.tasks import SPAN_KINDS, Task, label_order
 from hfssl.finetuning.builtin_models import quiet_transformers
 from hfssl.finetuning.sources import MakeModel, Source
 from hfssl.models import EncoderHeadConfig, SpanConfig, SpanForSequenceClassification
 
-SPANS = ("words", "coreference")
 SCORES = ("regression", "choice", "entities")  # kinds whose head has one number
 
 
@@ -42,7 +41,7 @@ def choose_head(source: Source, task: Task, new_head: bool = False, make: MakeMo
     Raises:
         InputError: the checkpoint has a head of another label count, of other names, or of another kind.
     """
-    if task.kind in SPANS and getattr(source.encoder_config, "is_encoder_decoder", False):
+    if task.kind in SPAN_KINDS and getattr(source.encoder_config, "is_encoder_decoder", False):
         raise InputError(f"{source.name} is an encoder with a decoder, of which {task.title} has no head")
     new = Head(task.labels if task.kind not in SCORES else ("score",), False)
     if make is not None or not source.architecture.endswith("ForSequenceClassification"):
@@ -58,7 +57,7 @@ def choose_head(source: Source, task: Task, new_head: bool = False, make: MakeMo
 
 
 def _own_order(source: Source, task: Task) -> tuple[str, ...]:
-    if bool(getattr(source.config, "num_spans", 0)) != (task.kind in SPANS):
+    if bool(getattr(source.config, "num_spans", 0)) != (task.kind in SPAN_KINDS):
         raise InputError(f"its head is of another kind than {task.title}'s")
     if task.kind in SCORES:
         if source.config.num_labels != 1:
@@ -84,7 +83,7 @@ def load_model(
     set_seed(seed)
     try:
         with quiet_transformers():
-            if make is None and task.kind in SPANS and not head.kept:
+            if make is None and task.kind in SPAN_KINDS and not head.kept:
                 make = _span_model(source)
             if make is not None:
                 model, missing = _made_model(source, names, make)

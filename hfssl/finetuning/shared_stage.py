@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from hfssl.evaluation.rendering import SCORED_KINDS
 from hfssl.evaluation.scoring import score_task, task_score
 from hfssl.evaluation.task_data import SplitData
-from hfssl.evaluation.tasks import Task
+from hfssl.evaluation.tasks import SPAN_KINDS, Task
 from hfssl.finetuning.arguments import LoopArguments
 from hfssl.finetuning.batches import LengthBatches
 from hfssl.finetuning.encoding import TaskEncoder
@@ -110,7 +110,7 @@ def head_of(folder: Path, task: Task) -> tuple[Head, Path]:
 
 def _spans_last(tasks: Mapping[str, SharedTask]) -> dict[str, SharedTask]:
     """The shared encoder is the first's, with the pooler that whole texts may need and spans do not."""
-    return dict(sorted(tasks.items(), key=lambda item: item[1].task.kind in ("words", "coreference")))
+    return dict(sorted(tasks.items(), key=lambda item: item[1].task.kind in SPAN_KINDS))
 
 
 def _loader(

@@ -28,11 +28,10 @@ from hfssl.errors import InputError
 from hfssl.evaluation.diagnostic import load_diagnostic
 from hfssl.evaluation.results import TRICKS, read_result
 from hfssl.evaluation.task_data import SplitData, load_split, load_task
-from hfssl.evaluation.tasks import TASKS, Task, select_tasks, suite_tasks
+from hfssl.evaluation.tasks import SPAN_KINDS, TASKS, Task, select_tasks, suite_tasks
 from hfssl.finetuning.arguments import LoopArguments, SuiteArguments
 from hfssl.finetuning.builtin_models import BASELINES, BUILTIN, make_builtin
 from hfssl.finetuning.encoding import TaskEncoder
-from hfssl.finetuning.heads import SPANS
 from hfssl.finetuning.loop import check_parts, fine_tune
 from hfssl.finetuning.mnli_start import check_mnli, open_mnli
 from hfssl.finetuning.plan import SHARED, Job, make_job, shared_job, trained_tasks
@@ -87,7 +86,7 @@ class Suite:
         self.strategy.check(self.source)
         for task in self.trained:
             self.strategy.choose_head(self.source, task, loop.new_head)
-            if task.kind in SPANS and not self.source.tokenizer.is_fast:
+            if task.kind in SPAN_KINDS and not self.source.tokenizer.is_fast:
                 raise InputError(f"{task.title} needs a tokenizer that says where its tokens are: a fast one")
         self.mnli = self._given_mnli(given)
         self._earlier = ("", "", "")  # of an MNLI model that an earlier command left here
