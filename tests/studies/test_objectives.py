@@ -11,12 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from hfssl.errors import InputError
 from hfssl.programs import program
 from hfssl.studies import objectives
 from hfssl.studies.objectives import ARMS, BASELINES, ObjectiveArguments
-from hfssl.studies.objectives_report import interval_of, rows_of
+from hfssl.studies.objectives_report import interval_of, objectives_table, painting_table, rows_of
 from hfssl.studies.processes import run_logged
 
 SMOKE = ["--config", "eval/compare_objectives_smoke.yaml"]
@@ -93,6 +94,59 @@ def test_codes_have_a_row_of_their_own():
     assert [(row["arm"], row["linear, all"][0]) for row in rows] == [
         ("co-training", 50.0), ("co-training, codes", 30.0), ("simclr", 50.0)
     ]  # fmt: skip
+
+
+def printed(table):
+    """The caption, the heads and the lines that a terminal of 80 columns shows."""
+    console = Console(width=80, color_system=None)
+    with console.capture() as shown:
+        console.print(table)
+    lines = shown.get().rstrip().splitlines()
+    assert max(map(len, lines)) <= 80 and "…" not in shown.get()
+    rule = next(number for number, line in enumerate(lines) if "──" in line)
+    return lines[0].strip(), lines[2:rule], lines[rule + 1 :]
+
+
+def folded(lines, first, after):
+    """What stands in these places of the lines, folded, without its blanks."""
+    return "".join("".join(line[first:after].split()) for line in lines)
+
+
+def test_the_tables_are_whole_at_80_columns():
+    """Of a study of all arms on all labels and on 1 % of them: no name, interval or head is cut."""
+    names = [*ARMS, "co-training, codes", *BASELINES]
+    costs = {"train seconds": 12345.4, "memory MB": 6789.0, "images": 64}
+    scores = {"kNN, all": [41.26, 40.0, 42.46, 0.7], "linear, all": [100.0, 99.0, 100.5, 0.1],
+              "kNN, 1 %": [9.04, 8.0, 10.14, 0.2], "linear, 1 %": [20.0, 7.5, 32.5, 3.0],
+              "linear, 10 a class": [77.7, 77.0, 78.0, 0.3]}  # fmt: skip
+    rows = [{"arm": name, "seeds": 3} | scores | (costs if name in ARMS else {}) for name in names]
+    caption, heads, lines = printed(objectives_table(rows))
+    assert caption == "Frozen features, % right: mean over seeds ± half of its 95 % interval"
+    wanted = ["arm", "seeds", "kNN, all", "linear, all", "kNN, 1 %", "linear, 1 %", "seconds", "MB"]
+    assert folded(heads, 0, 80) == "".join(wanted).replace(" ", ""), "labels by the class are the CSV's"
+    arm = heads[0].index("seeds")  # the first column ends where the second, of that width, begins
+    starts = [number for number, line in enumerate(lines) if line[arm:].strip()]
+    assert len(starts) == len(names)
+    for name, first, after in zip(names, starts, [*starts[1:], len(lines)], strict=True):
+        assert folded(lines[first:after], 0, arm) == name.replace(" ", "")
+        cells = "3 41.3 ± 1.2 100.0 ± 0.5 9.0 ± 1.1 20.0 ± 12.5" + " 12345 6789" * (name in ARMS)
+        assert " ".join(lines[first][arm:].split()) == cells
+
+
+def test_the_table_of_painted_images_is_whole_at_80_columns():
+    painters = [name for name in ARMS if name.startswith(("colorization", "inpainting"))]
+    rows = [{"arm": "simclr", "seeds": 3}]
+    for number, name in enumerate(painters):
+        painting = {"psnr": [21.24 + number, 0.7]} | ({"mean_chroma": [5.0, 0.02]} if number == 0 else {})
+        rows.append({"arm": name, "seeds": 3, "painting": painting})
+    caption, heads, (psnr, chroma) = printed(painting_table(rows))
+    assert caption == "Painted test images: mean over seeds and standard deviation"
+    cells = [f"{21.24 + number:.1f} ± 0.7" for number in range(len(painters))]
+    assert " ".join(psnr.split()) == " ".join(["psnr", *cells])
+    assert " ".join(chroma.split()) == "mean chroma 5 ± 0.02", "empty where it is not measured"
+    ends = [psnr.index(cell) + len(cell) for cell in cells]
+    for name, first, after in zip(painters, [0, *ends], ends, strict=False):
+        assert folded(heads, first, after) == name.replace(" ", "")
 
 
 @pytest.mark.parametrize(
