@@ -1,8 +1,12 @@
 import numpy as np
 import pytest
+import torch
+from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, RobertaConfig, RobertaModel
 
 from hfssl.data.blocks import cache_folder
 from hfssl.evaluation.tasks import TASKS
+from hfssl.finetuning.arguments import LoopArguments, SuiteArguments
+from hfssl.finetuning.command import run_suite
 from hfssl.finetuning.encoding import TaskEncoder
 from hfssl.finetuning.sources import open_source
 
@@ -142,3 +146,38 @@ def test_every_task_can_be_encoded(toy, bert_tokenizer):
             data = next(iter(splits.values()))
             found = encoder.encode(data)
             assert len(found) == len(data) and found.row_lengths.max() <= 64
+
+
+FEW = 12  # positions of a model
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "gpt"])
+def test_a_model_of_few_positions_is_never_given_more(kind, bert_tokenizer, gpt_folder, tmp_path, monkeypatch):
+    """Single texts, pairs and candidates, in training and in prediction, also where widths are multiples of 8."""
+    tokenizer = open_source(str(gpt_folder)).tokenizer if kind == "gpt" else bert_tokenizer
+    places = FEW + tokenizer.pad_token_id + 1 if kind == "roberta" else FEW  # RoBERTa counts from its padding on
+    size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8,
+            "max_position_embeddings": places, "vocab_size": len(tokenizer)}  # fmt: skip
+    model = {
+        "bert": lambda: BertModel(BertConfig(**size)),
+        "roberta": lambda: RobertaModel(RobertaConfig(pad_token_id=tokenizer.pad_token_id, **size)),
+        "gpt": lambda: GPT2Model(GPT2Config(vocab_size=len(tokenizer), n_positions=FEW, n_embd=8, n_layer=1, n_head=1)),
+    }[kind]()
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    widths, highest, look_up = set(), set(), torch.nn.Embedding.forward
+
+    def recorded(table, ids):
+        if table.num_embeddings == places:
+            widths.add(ids.shape[-1])
+            highest.add(int(ids.max()))
+        return look_up(table, ids)
+
+    monkeypatch.setattr(torch.nn.Embedding, "forward", recorded)
+    for suite, task in (("glue", "cola"), ("glue", "rte"), ("superglue", "copa")):
+        args = SuiteArguments(str(tmp_path / "model"), str(tmp_path / task), task, "builtin:toyglue")
+        result = run_suite(suite, args, LoopArguments(max_steps=1, recipe="scratch", pad_to_multiple_of=8))
+        assert any("rows of train were truncated" in flag for flag in result.tasks[task].flags)
+        assert (widths, highest) == ({FEW}, {places - 1}), task
+        widths.clear()
+        highest.clear()
