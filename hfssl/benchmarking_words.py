@@ -24,23 +24,26 @@ from hfssl.training.words import WordArguments, WordEngine, falling
 
 RESTRICT = 30_000  # the most frequent words, among which analogies are answered
 MODES = ("speed", "quality")
-PAIRS = ("MEN", "WS-353-ALL")  # in the names of the files of pairs that are shown
+PAIRS = ("MEN", "WS-353-ALL")  # of the files of pairs those with such a name
 # Ours by their settings of the model; `phrases` are passes of word2phrase.
 OURS: dict[str, dict[str, Any]] = {
     "hfssl CBOW": {},
     "hfssl CBOW exact": {"gradient": "exact"},
-    "hfssl + position weights": {"position_weights": True},
-    "hfssl exact + position weights": {"gradient": "exact", "position_weights": True},
+    "hfssl + positions": {"position_weights": True},
+    "hfssl exact + positions": {"gradient": "exact", "position_weights": True},
     "hfssl + phrases": {"phrases": 2},
     "hfssl + n-grams": {"subwords": "ngrams"},
+    "hfssl exact + n-grams": {"gradient": "exact", "subwords": "ngrams"},
     "hfssl + BPE pieces": {"subwords": "bpe", "subword_vocab_size": 8192, "subword_average": "words"},
     "hfssl skip-gram": {"architecture": "skipgram"},
 }
 PEER = "gensim CBOW"
 GENSIM = {PEER: ("Word2Vec", 0), "gensim skip-gram": ("Word2Vec", 1), "gensim FastText CBOW": ("FastText", 0)}
-# The learning rates that are tried: the exact gradient's best is higher, skip-gram's lower.
-RATES = {arm: (0.1, 0.2, 0.3) if "exact" in arm else (0.025, 0.05, 0.1) for arm in ["gensim CBOW", *OURS]}
-RATES |= dict.fromkeys(("gensim skip-gram", "hfssl skip-gram", "gensim FastText CBOW"), (0.025, 0.05))
+# The learning rates that are tried. The best ones of the exact gradient and of means of many rows are higher.
+_RATES = dict.fromkeys((PEER, "hfssl CBOW", "hfssl + positions", "hfssl + phrases"), (0.025, 0.05, 0.1))
+_RATES |= dict.fromkeys(("gensim skip-gram", "hfssl skip-gram"), (0.0125, 0.025, 0.05))
+_RATES |= {"hfssl exact + n-grams": (0.1, 0.2, 0.3, 0.4)}
+RATES = {arm: _RATES.get(arm, (0.05, 0.1, 0.2)) for arm in [*GENSIM, *OURS]}
 
 
 @dataclass(frozen=True)
@@ -173,9 +176,10 @@ def measure_quality(
     answers = totals(sections, solve_analogies(found.vectors, sections, RESTRICT))[-1]
     scores, known = {"analogies": 100 * answers.accuracy}, {"analogies": answers.known}
     for pairs in find_pairs([similarity]):
-        if any(name in pairs.name for name in PAIRS):
-            similarity_found = score_pairs(found.vectors, pairs)
-            scores[pairs.name], known[pairs.name] = 100 * similarity_found.spearman, similarity_found.known
+        for name in PAIRS:
+            if name in pairs.name:
+                answered = score_pairs(found.vectors, pairs)
+                scores[name], known[name] = 100 * answered.spearman, answered.known
     return scores | {"words/s": found.words * setting.epochs / found.training, "known": known}
 
 
@@ -202,24 +206,32 @@ def compare_quality(
     for _ in range(2):  # the second time the best rates are known
         ledger.run(quality_jobs(rates, seeds, ledger.results()), execute)
     rows = quality_rows(rates, seeds, ledger.results())
-    names = list(rows[0]["scores"])
-    lines = [
-        [row["arm"], f"{row['rate']:g}"]
-        + [f"{statistics.mean(row['scores'][name]):,.1f} ± {row['spread'][name]:,.1f}" for name in names]
-        + [_said(row["less"].get(name)) for name in names[:-1]]
-        for row in rows
-    ]
-    of = ", ".join(f"{count:,} of {name}" for name, count in rows[0]["known"].items())
-    print_table(
-        ["", "rate", *names, *(f"{name} less {PEER}" for name in names[:-1])],
-        lines,
-        f"Word vectors, %: mean ± standard deviation over {seeds} seeds; {rows[0]['arm']} knows {of}",
-    )
+    print_quality(rows)
     return rows
 
 
-def _said(less: Sequence[float] | None) -> str:
-    return "" if less is None else f"{less[0]:+.1f} ({less[1]:+.1f} to {less[2]:+.1f})"
+def print_quality(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Two tables of `quality_rows`: the scores, and what lies between each arm and `PEER` where that is known."""
+    names = list(rows[0]["known"])
+    seeds = len(rows[0]["scores"][names[0]])
+    of = ", ".join(f"{count:,} of {name}" for name, count in rows[0]["known"].items())
+    over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
+    lines = [
+        [row["arm"], f"{row['rate']:g}"]
+        + [
+            f"{statistics.mean(row['scores'][name]):.1f}" + (f" ± {row['spread'][name]:.1f}" if seeds > 1 else "")
+            for name in names
+        ]
+        for row in rows
+    ]
+    print_table(["", "rate", *names], lines, f"Word vectors, %: {over}; {rows[0]['arm']} knows {of}")
+    lines = [
+        [row["arm"], *(f"{middle:+.1f} ± {high - middle:.1f}" for middle, _, high in map(row["less"].get, names))]
+        for row in rows
+        if row["less"]
+    ]
+    if lines:
+        print_table(["", *names], lines, f"The same less {PEER}'s, ± half of the 95 % interval (Welch)")
 
 
 def difference(first: Sequence[float], second: Sequence[float]) -> list[float]:

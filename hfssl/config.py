@@ -61,12 +61,14 @@ def parse_config(
     parser = _parser(dataclass_types)
     for key in values:
         if key not in known:
-            raise InputError(f"{path}: unknown key {key!r}{nearest(key, [*known, 'model'] if model else known)}")
+            hint = _model_hint(key, model) or nearest(key, [*known, "model"] if model else known)
+            raise InputError(f"{path}: unknown key {key!r}{hint}")
     _set_nulls(parser, dataclass_types, [key for key, value in values.items() if value is None], path)
     flags = [*_as_flags(values), *argv]
     namespace, unknown = parser.parse_known_args(flags)
     if unknown:
-        raise InputError(f"unknown argument {unknown[0]!r}{nearest(unknown[0].lstrip('-').replace('-', '_'), known)}")
+        name = unknown[0].lstrip("-").partition("=")[0].replace("-", "_")
+        raise InputError(f"unknown argument {unknown[0]!r}{_model_hint(name, model) or nearest(name, known)}")
     model_values = model_values | model_flags
     instances = _build(dataclass_types, namespace)
     for instance in instances:
@@ -75,6 +77,13 @@ def parse_config(
     if model is None:
         return tuple(instances)
     return build_model_config(model, model_values, fixed or {}, path, typed=model_flags), *instances
+
+
+def _model_hint(name: str, model) -> str:
+    """The end of a message about a key or flag that is unknown, where it is a field of the model."""
+    classes = model.values() if isinstance(model, dict) else [model] if model else []
+    fields = {field.name for one in classes for field in dataclasses.fields(one) if field.init}
+    return f"; it is of the model: {MODEL_FLAG}{name}" if name in fields - NOT_A_MODEL_FIELD else ""
 
 
 def _given(flags: Sequence[str], namespace, values: dict[str, Any]) -> dict[str, Any]:

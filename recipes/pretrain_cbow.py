@@ -18,10 +18,10 @@ from hfssl.config import build_model, parse_config
 from hfssl.data.sources import TextArguments
 from hfssl.data.word_contexts import ContextCollator, WordContexts
 from hfssl.data.word_corpus import WordCorpusArguments, load_word_corpus, train_pieces
-from hfssl.errors import exits_on_bad_input
+from hfssl.errors import InputError, exits_on_bad_input
 from hfssl.models import CBOWConfig, CBOWForPreTraining
 from hfssl.training import PretrainingArguments, run
-from hfssl.training.words import EngineTrainer, VectorTrainer, WordArguments
+from hfssl.training.words import RATE, EngineTrainer, VectorTrainer, WordArguments
 
 logger = logging.getLogger("hfssl.pretrain_cbow")
 
@@ -37,7 +37,14 @@ def main(argv=None):
         fixed={"vocab_size": "--min_count", "subword_entries": "--min_count"},
         argv=argv,
     )
+    held_out = [name for name in ("eval_text_path", "eval_fraction") if args.given.get(name)]
+    if held_out or args.eval_strategy != "no":
+        flag = held_out[0] if held_out else "eval_strategy"
+        raise InputError(f"--{flag} has no use here: word vectors have no held-out loss; hfssl words evaluates them")
+    text.eval_fraction = 0
     batches = words.uses_trainer(args)
+    if not batches and "learning_rate" not in args.given:
+        args.learning_rate = RATE
     corpus = load_word_corpus(text, reading)
     logger.info("%s", corpus.source)
     config.vocab_size = len(corpus.words)

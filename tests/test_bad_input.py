@@ -154,6 +154,8 @@ CASES = {
     ),
     "no word comes often": (CBOW, "--text_path {in}/short.txt --eval_fraction 0", "no word comes 5 times"),
     "one word": (CBOW, "--text_path {in}/one.txt --eval_fraction 0", "only 'word' comes 5 times"),
+    "held-out text of word vectors": (CBOW, "--eval_text_path {in}/no.txt", "--eval_text_path has no use here"),
+    "an evaluation of word vectors": (CBOW, "--eval_strategy epoch", "--eval_strategy has no use here"),
     "an unknown engine": (CBOW, "--engine gpu", "one of auto, cpu, trainer"),
     "an unknown gradient": (CBOW, "--model.gradient exakt", "one of word2vec, exact"),
     "an unknown option of words": (CBOW, "--subsampel 0.1", "did you mean 'subsample'"),

@@ -8,10 +8,12 @@ import scipy.stats
 from hfssl.benchmarking_words import (
     GENSIM,
     OURS,
+    PEER,
     RATES,
     Setting,
     best_rate,
     check_choice,
+    print_quality,
     quality_jobs,
     quality_rows,
     train_arm,
@@ -60,6 +62,26 @@ def test_every_arm_is_run_at_its_rates_and_then_at_its_best_with_all_seeds():
     # Of (2, 3) and (7, 9) by hand: variances 0.5 and 2, standard error sqrt(1.25), 25 / 17 degrees of freedom.
     half = scipy.stats.t.ppf(0.975, 25 / 17) * 1.25**0.5
     assert ours["less"]["analogies"] == pytest.approx([-5.5, -5.5 - half, -5.5 + half])
+
+
+def test_the_tables_fit_80_columns(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    scores = {"analogies": [33.0, 34.0], "MEN": [60.5, 59.5], "WS-353-ALL": [47.7, 46.5], "words/s": [8e5, 9e5]}
+    known = {"analogies": 10131, "MEN": 2856, "WS-353-ALL": 344}
+    done = {
+        f"{arm}, {rate:g}, seed {seed + 1}": {name: values[seed] for name, values in scores.items()} | {"known": known}
+        for arm in RATES
+        for rate in RATES[arm]
+        for seed in range(2)
+    }
+    print_quality(quality_rows(RATES, 2, done))
+    printed = capsys.readouterr().out
+    assert all(printed.count(arm) >= 1 + (arm != PEER) for arm in RATES), "no name is folded or cut"
+    assert "33.5 ± 0.7" in printed and "+0.0 ± " in printed and "…" not in printed
+    assert "over 2 seeds" in printed and "344 of WS-353-ALL" in printed
+    print_quality(quality_rows({"hfssl CBOW": RATES["hfssl CBOW"]}, 1, done))
+    alone = capsys.readouterr().out
+    assert "one seed" in alone and "±" not in alone and "Welch" not in alone
 
 
 def test_what_is_no_arm_or_mode():

@@ -68,6 +68,7 @@ def test_architecture_chooses_among_config_classes(write):
     ("text", "message"),
     [
         ("block_sise: 3\n", r"unknown key 'block_sise'; did you mean 'block_size'"),
+        ("n_layer: 3\n", r"unknown key 'n_layer'; it is of the model: --model.n_layer$"),
         ("model: {n_layr: 3}\n", r"unknown key 'model.n_layr' for GPT2Config; did you mean 'n_layer'"),
         ("model: {n_layer: many}\n", r"GPT2Config.*n_layer.*expected int"),
         ("model: {layer_norm_epsilon: small}\n", r"model.layer_norm_epsilon must be a number"),
@@ -89,6 +90,7 @@ def test_bad_yaml_is_refused_in_one_line(write, text, message):
     ("argv", "message"),
     [
         (["--block_sise", "3"], r"unknown argument '--block_sise'; did you mean 'block_size'"),
+        (["--n-layer=3"], r"unknown argument '--n-layer=3'; it is of the model: --model.n_layer$"),
         (["--block", "3"], r"unknown argument '--block'"),
         (["--config", "nowhere.yaml"], r"cannot read the config nowhere.yaml: No such file"),
         (["--config"], r"--config needs a YAML file"),

@@ -153,6 +153,14 @@ def test_smoke_cbow(tmp_path, engine, subwords):
     assert "builtin:prose" in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_word_vectors_learn_at_word2vec_s_rate_and_the_record_has_no_setting_without_use(tmp_path):
+    main = runpy.run_path(str(recipes()["cbow"]))["main"]
+    main(["--engine", "cpu", "--max_steps", "1", "--model.hidden_size", "8", "--output_dir", str(tmp_path / "out")])
+    arguments = json.loads((tmp_path / "out" / "run.json").read_text())["arguments"]
+    assert arguments == {"learning_rate": 0.05, "max_steps": 1, "seed": 42}
+    assert "adam" not in (tmp_path / "out" / "README.md").read_text()
+
+
 @pytest.mark.parametrize("name", ["cpc", "cpc_frames"])
 def test_smoke_cpc(tmp_path, name):
     main = runpy.run_path(str(recipes()["cpc"]))["main"]

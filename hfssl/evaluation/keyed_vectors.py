@@ -30,7 +30,9 @@ class _Unpickler(pickle.Unpickler):
             return super().find_class(module, name)
         if (module, name) in (("builtins", "set"), ("builtins", "frozenset"), ("_codecs", "encode")):
             return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"it names {module}.{name}, which no KeyedVectors has")
+        raise pickle.UnpicklingError(
+            f"it names {module}.{name}, which no KeyedVectors has; save_word2vec_format of what wrote it can be read"
+        )
 
 
 def read_keyed_vectors(path: Path) -> tuple[list[str], np.ndarray, np.ndarray | None]:

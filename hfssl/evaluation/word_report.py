@@ -111,7 +111,9 @@ def evaluate_words(args: WordReportArguments) -> WordResult:
     sections = read_analogies(args.analogies) if args.analogies else []
     pairs = find_pairs(args.similarity or [])
     vectors = read_vectors(args.model, args.trust_remote_code)
-    neighbours = {word: words.nearest_words(vectors, word, args.num_neighbours) for word in args.asked_words}
+    neighbours = {
+        word: words.nearest_words(vectors, word, args.num_neighbours, args.match_case) for word in args.asked_words
+    }
     rows = _rows(vectors, "trained", args, sections, pairs)
     rows += _rows(words.random_vectors(vectors, args.seed), RANDOM, args, sections, pairs)
     fingerprints = {one.name: _fingerprint([one.words, one.scores.tolist()]) for one in pairs}

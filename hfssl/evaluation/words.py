@@ -301,13 +301,16 @@ def score_pairs(
     return Similarity(cosines[counted], pairs.scores[counted], int(known.sum()), len(rows))
 
 
-def nearest_words(vectors: WordVectors, word: str, k: int = 10) -> list[tuple[str, float]]:
+def nearest_words(vectors: WordVectors, word: str, k: int = 10, match_case: bool = False) -> list[tuple[str, float]]:
     """The k words with the greatest cosine to a word's vector, without itself, and those cosines.
+
+    Unless `match_case`, a word that has no vector as it is written is the first one that is equal but for case.
 
     Raises:
         InputError: it has no vector.
     """
-    row = vectors.row(word)
+    found = None if match_case or word in vectors.rows else Vocabulary(vectors).find([word])
+    row = found[0] if found else vectors.row(word)
     cosines = vectors.unit @ vectors.unit[row]
     cosines[row] = -np.inf
     k = min(k, len(vectors) - 1)

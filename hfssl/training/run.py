@@ -102,7 +102,7 @@ def describe(trainer: PretrainingTrainer) -> dict[str, Any]:
         model.pop(key, None)
     if hasattr(trainer.model, "begun_from"):
         model["begun_from"] = trainer.model.begun_from
-    arguments = json.loads(json.dumps(trainer.args.identity(), default=str))
+    arguments = json.loads(json.dumps(trainer.run_settings(), default=str))
     if trainer.first_sample:
         arguments["first_sample"] = trainer.first_sample
     return {

@@ -106,6 +106,10 @@ class PretrainingTrainer(SavingTrainer):
         self._evaluating = False  # still True in a checkpoint that a signal in the evaluation made
         self._step_begun, self._at_step_begin = -1, None  # the step in hand; the random state and loss before it
 
+    def run_settings(self) -> dict:
+        """The training arguments that decide the result, by name."""
+        return self.args.identity()
+
     def get_train_dataloader(self) -> OrderedDataLoader:
         args = self.args
         seed = args.seed if args.data_seed is None else args.data_seed

@@ -49,6 +49,8 @@ from hfssl.training.word_arrays import (
 logger = logging.getLogger(__name__)
 
 ENGINES = ("auto", "cpu", "trainer")
+SETTINGS = ("learning_rate", "num_train_epochs", "max_steps", "seed")  # the training arguments that the engine heeds
+RATE = 0.05  # the engine's, where none is given: fastText's
 CHUNK = 10_000  # words that a thread takes at once; the learning rate falls from one to the next
 
 
@@ -268,8 +270,8 @@ class VectorTrainer(PretrainingTrainer):
 class EngineTrainer(VectorTrainer):
     """Trains with a `WordEngine` and else does what the other trainers do: checkpoints, signals, log, push.
 
-    A step is `words_per_step` words of the text. Of the training arguments those of the optimizer but the learning rate
-    mean nothing here, nor does the size of a batch.
+    A step is `words_per_step` words of the text. Of the training arguments that decide a result only `SETTINGS` mean
+    anything here.
     """
 
     def __init__(self, model, args, corpus: WordCorpus, words: WordArguments, **kwargs):
@@ -312,6 +314,9 @@ class EngineTrainer(VectorTrainer):
                 break
         engine.write_model()
         self.control = self.callback_handler.on_train_end(args, self.state, self.control)
+
+    def run_settings(self) -> dict:
+        return {name: value for name, value in super().run_settings().items() if name in SETTINGS}
 
     def _prepare_state(self, chunks: int) -> None:
         steps = math.ceil(chunks / self._chunks_per_step)

@@ -239,6 +239,14 @@ def test_nearest_words_are_gensim_s():
         nearest_words(ROYAL, "quen")
 
 
+def test_case_counts_among_nearest_words_only_where_it_is_to():
+    vectors = WordVectors(["king", "King", "queen"], np.array([[1, 0], [0, 1], [1, 0.1]], np.float32))
+    assert nearest_words(vectors, "KING", 1) == nearest_words(vectors, "king", 1)
+    assert nearest_words(vectors, "King", 1) != nearest_words(vectors, "king", 1)  # as it is written comes first
+    with pytest.raises(InputError, match="'KING' has no vector"):
+        nearest_words(vectors, "KING", 1, match_case=True)
+
+
 def test_random_vectors_are_seeded_and_know_nothing():
     first, again, other = (random_vectors(ROYAL, seed) for seed in (0, 0, 1))
     assert first.words == ROYAL.words and first.vectors.shape == ROYAL.vectors.shape
