@@ -155,7 +155,9 @@ def _check(folder: Path, encoder, source: str) -> None:
     )
     try:
         loaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-        same = torch.equal(loaded(pixels), encoder.module.eval().base_model(pixels).pooler_output)
+        wanted = encoder.module.eval().base_model(pixels).pooler_output
+        # Not to the bit: matrix products may differ in the last one with the alignment of the weights in memory.
+        same = torch.allclose(loaded(pixels), wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
     except (RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"timm cannot build {source!r} from a config: {one_line(error)}") from None
     if not same:

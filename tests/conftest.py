@@ -15,6 +15,10 @@ import torch
 
 from tests.hub_server import HubServer
 
+# MKL may sum in another order where memory is aligned otherwise, as that of loaded weights is: "the same bits" are to
+# be those of the model. It reads this when it is first called.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+
 ROOT = Path(__file__).resolve().parent.parent
 # A backbone that is built and run in milliseconds.
 TINY_RESNET = {

@@ -6,7 +6,6 @@ Made once and kept in hfssl's cache, a folder that appears whole or not at all.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import re
 import shutil
@@ -185,8 +184,7 @@ def _keep_frequent(ids, ends, words, min_count):
     new[kept] = np.arange(len(kept), dtype=np.int32)
     ids = new[ids]
     there = ids >= 0
-    stay = [np.count_nonzero(there[first:last]) for first, last in itertools.pairwise(ends.tolist())]
-    ends = np.unique(np.cumsum([0, *stay]))
+    ends = np.unique(ends - np.searchsorted(np.flatnonzero(~there), ends))  # less the rare words before each
     lengths = np.diff(ends)
     pieces = -(-lengths // LONGEST_SENTENCE)
     starts = np.repeat(ends[:-1], pieces)

@@ -9,9 +9,8 @@ import numpy as np
 
 from hfssl.data.word_contexts import keep_probabilities, noise_probabilities
 from hfssl.data.word_corpus import LONGEST_SENTENCE, WordCorpus
+from hfssl.training.word_kernels import LINE
 
-SKIPPED = np.uint32(0xFFFFFFFF)  # in the place of a negative that is the target itself
-LINE = 16  # float32 in a line of the caches
 EVERY = slice(None)
 _UINT32 = 2**32 - 1
 

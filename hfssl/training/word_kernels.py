@@ -17,8 +17,9 @@ from numba import float32, njit, types, uint64
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from hfssl.training.word_arrays import LINE, SKIPPED
-
+# What the loops have compiled in stands here: numba compiles anew when this file changes, and no other.
+LINE = 16  # float32 in a line of the caches
+SKIPPED = np.uint32(0xFFFFFFFF)  # in the place of a negative that is the target itself
 _ONE, _HALF = np.uint64(1), np.uint64(32)
 _MULTIPLIER, _INCREMENT = np.uint64(6364136223846793005), np.uint64(1442695040888963407)  # Knuth's MMIX
 _LINE = np.uint64(LINE)
@@ -237,7 +238,11 @@ def _add_gradients(sample, begin, share, weights, settings, scratch):
 
 @compiled(forceinline=True)
 def _predict_sampled(sample, rate, weights, settings, scratch, measure):
-    """Negative sampling: updates the rows of the target and the negatives; `error` gets what goes back to `hidden`."""
+    """Negative sampling: updates the rows of the target and the negatives; `error` gets what goes back to `hidden`.
+
+    All scores are from before the updates. The row of a word that was drawn twice is read anew the second time, so that
+    `error` has there what the first step left, as in neither autograd nor word2vec.c, which also scores it anew.
+    """
     outputs, hidden, error = weights.outputs, scratch.hidden, scratch.error
     ids, errors = scratch.ids, scratch.errors
     width, count, loss = _width(settings), uint64(ids.shape[1]), 0.0

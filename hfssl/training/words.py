@@ -332,9 +332,9 @@ class EngineTrainer(VectorTrainer):
         self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
         self._done = json.loads((checkpoint / POSITION_ONLY).read_text())["chunks"]
 
-    def _save_checkpoint(self, model, trial) -> None:
+    def _save(self, output_dir=None, state_dict=None) -> None:
         self.engine.write_model()
-        super()._save_checkpoint(model, trial)
+        super()._save(output_dir, state_dict)
 
     def _write_checkpoint(self, staging: Path, final: Path) -> None:
         self.save_model(str(staging), _internal_call=True)

@@ -26,7 +26,6 @@ from hfssl.training import PretrainingArguments, run
 from hfssl.training import word_kernels as kernels
 from hfssl.training.checkpoint import newest
 from hfssl.training.word_arrays import (
-    SKIPPED,
     alias_table,
     scratch_for,
     settings_of,
@@ -34,6 +33,7 @@ from hfssl.training.word_arrays import (
     weights_of,
     write_weights,
 )
+from hfssl.training.word_kernels import SKIPPED
 from hfssl.training.words import EngineTrainer, VectorTrainer, WordArguments, WordEngine, train_words
 
 TEXT = "the cat sat on the mat and the dog sat on the cat while a bird sang of the mat to a dog and a cat"
@@ -103,7 +103,7 @@ def test_an_update_is_autograd_s(name):
     first, last, count = np.uint64(4), np.uint64(9), np.uint64(len(corpus))
     samples, _ = kernels.draw_samples(count, first, last, tables, settings, scratch, np.uint64(5))
     assert samples >= 5
-    for row in scratch.ids[:samples, 1:]:  # a word drawn twice steps twice, the second time from where it then is
+    for row in scratch.ids[:samples, 1:]:  # of a word drawn twice autograd's sum is another: `_predict_sampled`
         twice = [word in row[:place] for place, word in enumerate(row)]
         row[twice] = SKIPPED
 
