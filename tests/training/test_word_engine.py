@@ -330,6 +330,20 @@ class At(TrainerCallback):
             self.action()
 
 
+def test_a_model_saved_in_the_midst_of_training_has_what_was_trained(tmp_path):
+    trainer = trainer_for(tmp_path / "out")
+    before = trainer.model.state_dict()["output_embeddings.weight"].clone()
+    trainer.add_callback(At(3, lambda: trainer.save_model(str(tmp_path / "saved"))))
+    trainer.train()
+    saved = load_file(tmp_path / "saved" / "model.safetensors")["output_embeddings.weight"]
+    assert not torch.equal(saved, before)
+    again = trainer_for(tmp_path / "again")
+    again.add_callback(At(3, lambda: again.engine.write_model()))
+    again.add_callback(At(3, lambda: setattr(again, "seen", again.model.output_embeddings.weight.detach().clone())))
+    again.train()
+    assert torch.equal(saved, again.seen)
+
+
 class Died(Exception):
     pass
 
