@@ -73,8 +73,8 @@ class Scratch(NamedTuple):
 
 def weights_of(model, used: np.ndarray | slice = EVERY) -> Weights:
     """Copies of what is trained in a model; of e' the rows `used`, in their order."""
-    parts = _parts(model, used)
-    weights = Weights(*(_zeros((len(part[rows]), LINE * _lines(part.shape[1]))) for part, rows in parts))
+    counts = [len(part) if rows is EVERY else len(rows) for part, rows in _parts(model, used)]
+    weights = Weights(*(_zeros((count, LINE * _lines(model.config.hidden_size))) for count in counts))
     read_weights(weights, model, used)
     return weights
 

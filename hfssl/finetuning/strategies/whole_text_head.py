@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from hfssl.models import EncoderHeadConfig
 
 
 @dataclass(frozen=True)
-class WholeTextHead(Strategy):
+class WholeTextHead(Strategy, ABC):
     """A head that stands on an encoder alone. Its kin says what it reads and makes the model.
 
     Attributes:
@@ -31,13 +32,13 @@ class WholeTextHead(Strategy):
         """Whether such an encoder has what the head reads."""
         return not getattr(encoder_config, "is_encoder_decoder", False)
 
+    @abstractmethod
     def check_own(self, source: Source) -> None:
         """Raises InputError for a model that has this head, with other options."""
-        raise NotImplementedError
 
+    @abstractmethod
     def make(self, source: Source, encoder: PreTrainedModel, names: dict[str, Any]) -> PreTrainedModel:
         """The model of an encoder, as `MakeModel`."""
-        raise NotImplementedError
 
     def check(self, source: Source) -> None:
         if not self.can_read(source.encoder_config):
