@@ -100,7 +100,7 @@ class CBOWConfig(PreTrainedConfig):
             raise ValueError(f"max_n {self.max_n!r} is less than min_n {self.min_n}")
         if (self.subwords == "bpe") != (self.subword_vocab_size > 0):
             raise ValueError(
-                f"subwords {self.subwords!r} with subword_vocab_size {self.subword_vocab_size}: bpe has one"
+                f"subwords {self.subwords!r}, {self.subword_vocab_size} as subword_vocab_size: bpe has one"
             )
         if self.position_weights and self.architecture == "skipgram":
             raise ValueError("position_weights weigh a context's words; skipgram's context is one word")
