@@ -99,9 +99,7 @@ class CBOWConfig(PreTrainedConfig):
         if not isinstance(self.max_n, int) or self.max_n < self.min_n:
             raise ValueError(f"max_n {self.max_n!r} is less than min_n {self.min_n}")
         if (self.subwords == "bpe") != (self.subword_vocab_size > 0):
-            raise ValueError(
-                f"subwords {self.subwords!r}, {self.subword_vocab_size} as subword_vocab_size: bpe has one"
-            )
+            raise ValueError(f"subwords {self.subwords!r} with {self.subword_vocab_size} pieces in subword_vocab_size")
         if self.position_weights and self.architecture == "skipgram":
             raise ValueError("position_weights weigh a context's words; skipgram's context is one word")
 

@@ -332,8 +332,8 @@ def test_a_sentence_is_the_mean_of_its_words(pieces):
     [
         ({"architecture": "cbwo"}, "unknown architecture 'cbwo'; one of cbow, skipgram"),
         ({"gradient": "wrong"}, "unknown gradient 'wrong'"),
-        ({"subwords": "bpe"}, "subwords 'bpe', 0 as subword_vocab_size: bpe has one"),
-        ({"subword_vocab_size": 9}, "subwords 'none', 9 as subword_vocab_size: bpe"),
+        ({"subwords": "bpe"}, "subwords 'bpe' with 0 pieces"),
+        ({"subword_vocab_size": 9}, "subwords 'none' with 9 pieces"),
         ({"min_n": 4, "max_n": 3}, "max_n 3 is less than min_n 4"),
         ({"min_n": 0}, "min_n must be at least 1, not 0"),
         ({"window": 0}, "window must be at least 1, not 0"),
