@@ -71,7 +71,7 @@ def export_vectors(source: str, format: str, out: str | Path) -> None:
 
 
 def export_encoder(source: str, out: str | Path) -> None:
-    """Writes config.json, model.safetensors and README.md, after they gave the encoder's features bit for bit.
+    """Writes config.json, model.safetensors and README.md, after they gave the encoder's features up to rounding.
 
     Args:
         source: a folder or Hub id of a model with a `BackboneConfig`.

@@ -19,6 +19,7 @@ from hfssl.models import (
     CPCForPreTraining,
     SimCLRConfig,
     SimCLRForPreTraining,
+    SimCLRModel,
 )
 from hfssl.tokenization import word_tokenizer
 from tests.conftest import TINY_RESNET
@@ -86,6 +87,21 @@ def test_what_timm_cannot_build_by_name_is_refused_and_nothing_is_left(tmp_path)
     with pytest.raises(InputError, match=r"cannot build|alone would give other features"):
         export_encoder(str(tmp_path / "cpc"), tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"cifar", "cpc"}
+
+
+def test_an_encoder_that_does_more_than_timm_is_refused_and_nothing_is_left(tmp_path, monkeypatch):
+    saved(tmp_path / "model", SimCLRConfig(**TINY_RESNET))
+    whole = SimCLRModel.forward
+
+    def slightly_more(self, *args, **kwargs):
+        output = whole(self, *args, **kwargs)
+        output.pooler_output = 1.001 * output.pooler_output
+        return output
+
+    monkeypatch.setattr(SimCLRModel, "forward", slightly_more)
+    with pytest.raises(InputError, match="does more than its timm backbone"):
+        export_encoder(str(tmp_path / "model"), tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"model"}
 
 
 def test_word_vectors_for_gensim(tmp_path, caplog):
