@@ -125,7 +125,8 @@ def paired_permutation(
     """The difference of two models' task scores (first less second, means over seeds) and its two-sided p-value.
 
     Under the null hypothesis the two models' predictions of an item can be exchanged; an item's seeds are exchanged
-    together. With different numbers of seeds the first ones of both are used.
+    together. With different numbers of seeds the first ones of both are used. Scores are exchanged as z-values of their
+    run: correlations do not heed a run's scale, but a mixture of two scales would be of neither model.
 
     Raises:
         InputError: predictions that do not fit.
@@ -134,7 +135,8 @@ def paired_permutation(
     observed, null = 0.0, np.zeros(permutations)
     for split in task.scored_splits:
         seeds = min(len(first[split]), len(second[split]))
-        one, other = (task_items(splits[split], model[split][:seeds]) for model in (first, second))
+        runs = ([_without_scale(task, run) for run in model[split][:seeds]] for model in (first, second))
+        one, other = (task_items(splits[split], each) for each in runs)
         patterns, occurrences = distinct_items(np.stack([one.sums, other.sums], axis=1))  # (P, 2, S, d)
         swapped = rng.binomial(occurrences, 0.5, size=(permutations, len(occurrences)))  # (B, P)
         swapped = np.concatenate([np.zeros_like(swapped[:1]), swapped])  # the first is what was observed
@@ -148,6 +150,15 @@ def paired_permutation(
             null = null + difference[1:]
     extreme = np.sum(np.abs(null) >= abs(observed) - 1e-12)
     return float(observed), float((extreme + 1) / (permutations + 1))
+
+
+def _without_scale(task: Task, predictions: Predictions) -> Predictions:
+    """Scores less their mean in multiples of their deviation; of other tasks, and if there is none, as they are."""
+    if task.kind != "regression":
+        return predictions
+    values = np.asarray(predictions, dtype=float)
+    deviation = values.std()
+    return ((values - values.mean()) / deviation).tolist() if deviation > 0 else predictions
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -115,6 +115,21 @@ def test_the_permutation_of_an_accuracy_is_the_sign_test():
     assert paired_permutation(data.task, splits, {"validation": [first]}, {"validation": [first]})[1] == 1
 
 
+def test_the_scale_of_a_models_scores_decides_nothing():
+    """Correlations do not heed it: a model that says 3 + 0.1 times as much is as good, and as surely better."""
+    splits = splits_of("glue/stsb")
+    data = splits["validation"]
+    rng = np.random.default_rng(0)
+    better, worse = (np.clip(np.add(data.labels, rng.normal(0, noise, len(data))), 0, 5) for noise in (0.7, 1.1))
+    found = [
+        paired_permutation(data.task, splits, {"validation": [first.tolist()]}, {"validation": [worse.tolist()]}, 1000)
+        for first in (better, 3 + 0.1 * better)
+    ]
+    assert found[0] == pytest.approx(found[1], abs=1e-9) and found[0][1] < 0.05
+    constant = {"validation": [[2.5] * len(data)]}
+    assert paired_permutation(data.task, splits, constant, constant, 100)[1] == 1
+
+
 @pytest.mark.parametrize("key", ["glue/mrpc", "glue/stsb", "superglue/multirc"])
 def test_under_the_null_hypothesis_p_is_uniform(key):
     """Two models that differ by chance alone: p is below 0.3 in about 30 % of the trials."""
