@@ -22,8 +22,8 @@ from hfssl.studies.strategies import StrategyStudyArguments, compare_strategies,
 @exits_on_bad_input
 def main(argv=None):
     args, loop = parse_config(StrategyStudyArguments, LoopArguments, argv=argv)
-    rows = compare_strategies(args, loop)
-    Console().print(strategies_table(rows, args.model))
+    rows, notes = compare_strategies(args, loop)
+    Console().print(strategies_table(rows, notes, args.model))
     return rows
 
 

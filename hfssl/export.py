@@ -26,6 +26,7 @@ from hfssl.errors import InputError, nearest, one_line
 from hfssl.evaluation.encoders import load_encoder
 from hfssl.evaluation.vector_files import BINARY, FASTTEXT, read_vectors, write_vectors
 from hfssl.evaluation.vector_files import FORMATS as VECTOR_FORMATS
+from hfssl.files import umask, usual_permissions
 from hfssl.models.backbone import BackboneConfig, backbone_arguments
 
 logger = logging.getLogger(__name__)
@@ -112,7 +113,8 @@ def export_encoder(source: str, out: str | Path) -> None:
         _write_card(staging, out.name, config)
         if out.is_dir():
             out.rmdir()
-        staging.chmod(0o755)
+        usual_permissions(staging)
+        staging.chmod(0o777 & ~umask())  # mkdtemp makes folders that only their owner may read
         staging.rename(out)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

@@ -37,6 +37,20 @@ def write_whole(path: str | Path, content: str | bytes) -> Path:
     return Path(path)
 
 
+def umask() -> int:
+    """The process's: the permissions that new files do not get."""
+    mask = os.umask(0)  # the only way to read it
+    os.umask(mask)
+    return mask
+
+
+def usual_permissions(folder: str | Path) -> None:
+    """Gives the files in a folder those that new files have: safetensors leaves its own to their owner alone."""
+    for path in Path(folder).iterdir():
+        if path.is_file():
+            path.chmod(0o666 & ~umask())
+
+
 def is_missing_folder(name: str) -> bool:
     """Whether a name that no folder has must have been meant as one: by its form, or since its parent is a folder here.
 

@@ -7,7 +7,6 @@ without loss: no character is unknown.
 from __future__ import annotations
 
 import logging
-import os
 import re
 import shutil
 import tempfile
@@ -21,7 +20,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoTokenizer, GPT2TokenizerFast, PreTrainedTokenizerFast
 
 from hfssl.errors import InputError, one_line
-from hfssl.files import is_missing_folder
+from hfssl.files import is_missing_folder, umask
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +165,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, output_dir: str, overwrit
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         tokenizer.save_pretrained(staging)
-        staging.chmod(0o777 & ~_umask())  # mkdtemp makes folders that only their owner may read
+        staging.chmod(0o777 & ~umask())  # mkdtemp makes folders that only their owner may read
         if target.exists():
             shutil.rmtree(target)
         staging.rename(target)
@@ -188,12 +187,6 @@ def check_output(output_dir: str, overwrite: bool = False) -> None:
         raise InputError(f"{output_dir!r} is a file; give a folder as --output_dir")
     if target.is_dir() and any(target.iterdir()) and not overwrite:
         raise InputError(f"{output_dir!r} is not empty; give another --output_dir, or --overwrite to replace it")
-
-
-def _umask() -> int:
-    mask = os.umask(0)  # the only way to read it
-    os.umask(mask)
-    return mask
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerFast:

@@ -21,7 +21,6 @@ from hfssl.evaluation.task_data import SplitData
 from hfssl.evaluation.tasks import Task
 
 SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE = "supported", "not supported", "inconclusive"
-VERDICTS = (SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE)
 _NO_SPREAD = 1e-9  # of differences in points that are the same but for the last bits
 
 

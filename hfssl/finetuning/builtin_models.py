@@ -13,6 +13,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, set_seed
 from transformers.utils import logging as transformers_logging
 
+from hfssl.errors import InputError
+from hfssl.files import usual_permissions
 from hfssl.models import SentenceConfig, SentenceModel
 from hfssl.tokenization import BERT_TOKENS, train_bpe
 
@@ -71,6 +73,27 @@ def make_bert(texts: Iterable[str], folder: Path, vocab_size: int, hidden_size: 
     return save_whole(model, tokenizer, folder)
 
 
+@contextlib.contextmanager
+def dropped_if_refused(out: Path) -> Iterator[None]:
+    """If a command is refused within it, the builtin models that it made in `out` or a folder of it are gone again."""
+
+    def found() -> set[Path]:
+        return {*out.glob("builtin-*"), *out.glob("*/builtin-*")}
+
+    absent, before = [path for path in (out, *out.parents) if not path.exists()], found()
+    try:
+        yield
+    except InputError:
+        for path in found() - before:
+            shutil.rmtree(path, ignore_errors=True)
+            if path.parent != out:
+                absent.insert(0, path.parent)
+        for path in absent:
+            with contextlib.suppress(OSError):  # it holds something else by now
+                path.rmdir()
+        raise
+
+
 def save_whole(model, tokenizer, folder: Path) -> Path:
     """Saves both; the folder appears whole, whoever makes the same at the same time."""
     staging = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
@@ -78,6 +101,7 @@ def save_whole(model, tokenizer, folder: Path) -> Path:
         with quiet_transformers():
             model.save_pretrained(staging)
             tokenizer.save_pretrained(staging)
+        usual_permissions(staging)
         try:
             staging.rename(folder)
         except OSError:

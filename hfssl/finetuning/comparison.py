@@ -76,7 +76,15 @@ def _differences(one: dict[str, Any], other: dict[str, Any]) -> str:
     """What the two were fine-tuned with where it is not the same."""
     own = {"data_dir", "jobs", "trial", "head", "last_epoch_score"}  # of a run, or no setting of the training
     keys = [key for key in one if key in other and key not in own and one[key] != other[key]]
-    return ", ".join(f"{key} {one[key]} and {other[key]}" for key in keys)
+    return ", ".join(f"{key} {_shown(one[key])} and {_shown(other[key])}" for key in keys)
+
+
+def _shown(value: Any) -> str:
+    """A setting; of strategies' options each as it is given on the command line."""
+    if not isinstance(value, dict):
+        return str(value)
+    given = [f"{name}.{key}={each}" for name, options in value.items() for key, each in options.items()]
+    return " ".join(given) or "none"
 
 
 def _only_result(folder: Path) -> ModelResult:

@@ -11,6 +11,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, PreTrain
 
 from hfssl.errors import InputError
 from hfssl.evaluation.tasks import SPAN_KINDS, Task, label_order
+from hfssl.files import usual_permissions
 from hfssl.finetuning.builtin_models import quiet_transformers
 from hfssl.finetuning.sources import MakeModel, Source
 from hfssl.models import EncoderHeadConfig, SpanConfig, SpanForSequenceClassification
@@ -149,3 +150,4 @@ def save_task_model(model: PreTrainedModel, tokenizer, folder: Path) -> None:
     with quiet_transformers():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+    usual_permissions(folder)

@@ -114,7 +114,7 @@ def _add_task(page: Page, one: TaskRuns, found: TaskResult) -> None:
             page.text(f"{title}rows by truth (down) and prediction (across), mean over seeds:")
             page.table(("", *one.task.labels), _confusion(data, runs))
         page.text(f"{title}by length in words:")
-        page.table(*_by_length(data, runs))
+        page.table(*rows_by_length(data, runs))
         members = one.singles.get(split, runs)
         if len(members) > 1:
             page.text(f"{title}{_disagreement(members, 'members' if one.singles else 'seeds')}")
@@ -143,12 +143,14 @@ def row_errors(data: SplitData, predictions: Sequence) -> np.ndarray:
     return np.array([float(p != r) for p, r in zip(predictions, data.labels, strict=True)])
 
 
-def _by_length(data: SplitData, runs: Sequence[Sequence]) -> tuple[tuple[str, ...], list[tuple]]:
-    """Quarters of the rows by their number of words."""
+def rows_by_length(data: SplitData, runs: Sequence[Sequence]) -> tuple[tuple[str, ...], list[tuple]]:
+    """The rows in about quarters by their number of words; rows of one length stay together."""
     lengths = np.array([sum(len(text.split()) for text in texts) for texts in zip(*data.texts, strict=True)])
     errors = np.mean([row_errors(data, predictions) for predictions in runs], axis=0)
-    rows = []
-    for part in np.array_split(np.argsort(lengths, kind="stable"), BINS):
+    rows, ends = [], np.unique(np.quantile(lengths, np.arange(1, BINS) / BINS, method="lower"))
+    parts = np.searchsorted(ends, lengths)  # the first has the rows up to the first end
+    for number in range(len(ends) + 1):
+        part = np.flatnonzero(parts == number)
         if len(part):
             value = errors[part].mean()
             shown = f"{value:.2f}" if data.task.kind == "regression" else f"{100 * (1 - value):.1f}"

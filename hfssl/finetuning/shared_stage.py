@@ -23,6 +23,7 @@ from hfssl.evaluation.rendering import SCORED_KINDS
 from hfssl.evaluation.scoring import score_task, task_score
 from hfssl.evaluation.task_data import SplitData
 from hfssl.evaluation.tasks import SPAN_KINDS, Task
+from hfssl.files import usual_permissions
 from hfssl.finetuning.arguments import LoopArguments
 from hfssl.finetuning.batches import LengthBatches
 from hfssl.finetuning.encoding import TaskEncoder
@@ -138,6 +139,7 @@ def _save(model: SharedEncoder, tokenizer, tasks: Mapping[str, SharedTask], fold
     for name in tasks:
         weights = {key: tensor.contiguous() for key, tensor in model.head_weights(name).items()}
         save_file(weights, staging / f"{name}.safetensors")
+    usual_permissions(staging)
     (staging / HEADS).write_text(json.dumps({name: list(one.head.order) for name, one in tasks.items()}) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     staging.rename(folder)

@@ -30,7 +30,7 @@ from hfssl.evaluation.results import TRICKS, read_result
 from hfssl.evaluation.task_data import SplitData, load_split, load_task
 from hfssl.evaluation.tasks import SPAN_KINDS, TASKS, Task, select_tasks, suite_tasks
 from hfssl.finetuning.arguments import LoopArguments, SuiteArguments
-from hfssl.finetuning.builtin_models import BASELINES, BUILTIN, make_builtin
+from hfssl.finetuning.builtin_models import BASELINES, BUILTIN, dropped_if_refused, make_builtin
 from hfssl.finetuning.encoding import TaskEncoder
 from hfssl.finetuning.loop import check_parts, fine_tune
 from hfssl.finetuning.mnli_start import check_mnli, open_mnli
@@ -79,7 +79,16 @@ class Suite:
         self.data = self._load_data()
         given = open_mnli(args, loop, self.strategy)
         self._check_parts(None if args.model not in BUILTIN else find_recipe(loop.recipe, "", False)[1])
+        folders = [name.strip() for name in (args.ensemble_of or "").split(",") if name.strip()]
+        self.members = read_members(folders, suite, self.trained, self.data) if folders else None
+        self.shared: list[dict[str, Any]] = self.members.shared if self.members else []
+        with dropped_if_refused(self.out):
+            self._open(given)
+
+    def _open(self, given: Source | None) -> None:
+        """The model, and what must hold of it."""
         self.source = self._open_model()
+        args, loop = self.args, self.loop
         self.recipe_name, self.recipe = find_recipe(loop.recipe, self.source.config.model_type, self.source.pretrained)
         self._check_parts(self.recipe)
         self.encoder = self._encoder(self.source)
@@ -92,14 +101,11 @@ class Suite:
         self._earlier = ("", "", "")  # of an MNLI model that an earlier command left here
         # Of a builtin model the name: its vocabulary is that of the tasks asked for.
         model = args.model if args.model in BUILTIN else self.source.fingerprint
-        self.ledger = Ledger(self.out / "ledger.jsonl", {"suite": suite, "model": model})
+        self.ledger = Ledger(self.out / "ledger.jsonl", {"suite": self.suite, "model": model})
         self._refuse_another_model(model)
         self.models = SavedModels(self.out / "models", args.save_models)
         self.trials: dict[str, list[Run]] = {}
         self._planned: dict[str, list[str]] = {}  # names of jobs by task
-        folders = [name.strip() for name in (args.ensemble_of or "").split(",") if name.strip()]
-        self.members = read_members(folders, suite, self.trained, self.data) if folders else None
-        self.shared: list[dict[str, Any]] = self.members.shared if self.members else []
 
     def _refuse_unused(self) -> None:
         """Flags that say something of a task that is not there."""
@@ -333,9 +339,10 @@ class Suite:
         if job.start:
             opened = open_source(self._start_folder(job.start), self.loop.trust_remote_code)
             source = dataclasses.replace(opened, name=job.started_from)
-        head = self.strategy.choose_head(source, task, self.loop.new_head or bool(job.start))
         if self.strategy.part("multitask"):
             head, weights = head_of(Path(source.path), task)
+        else:
+            head = self.strategy.choose_head(source, task, self.loop.new_head or bool(job.start))
         diagnostics = {
             other: splits["test"]
             for other, splits in self.data.items()

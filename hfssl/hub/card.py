@@ -21,6 +21,7 @@ LOADERS = {  # those with a tokenizer, and the Hub's task
     "hfssl_hashing": "feature-extraction",
     "cbow": "feature-extraction",
 }
+LANGUAGE_MODELS = {"AutoModelForCausalLM": "text-generation", "AutoModelForMaskedLM": "fill-mask"}
 _HEADS = {
     "ForMaskedLM": "AutoModelForMaskedLM",
     "LMHeadModel": "AutoModelForCausalLM",
@@ -156,9 +157,11 @@ def write_model_card(
         notes: limits and remarks, a paragraph each.
     """
     folder = Path(folder)
-    model_type = json.loads((folder / "config.json").read_text())["model_type"]
+    config = json.loads((folder / "config.json").read_text())
+    model_type = config["model_type"]
+    method = "gpt2" if _auto_class(config) == "AutoModelForCausalLM" and model_type == "bert" else model_type
     layout = Layout.load(folder) if (folder / LAYOUT).exists() else None
-    paper = (CONDITIONAL[layout.task][1] if layout else "") or PAPERS.get(model_type, "")
+    paper = (CONDITIONAL[layout.task][1] if layout else "") or PAPERS.get(method, "")
     rows = [(name, value) for name, value in figures]
     metrics = run.get("metrics", {})
     rows += [(text, f"{metrics[name]:.4f}") for name, text in SHOWN.items() if name in metrics]
@@ -221,8 +224,8 @@ def _head(folder: Path) -> str:
     head, own = _auto_class(config), ["hfssl", "self-supervised", model_type]
     if "auto_map" in config and (model_type.startswith("hfssl_") or model_type == "cbow"):
         tag, tags = LOADERS.get(model_type, "image-feature-extraction"), own
-    elif model_type in LOADERS and head in ("AutoModelForCausalLM", "AutoModelForMaskedLM"):
-        tag, tags = LOADERS[model_type], own
+    elif model_type in LOADERS and head in LANGUAGE_MODELS:
+        tag, tags = LANGUAGE_MODELS[head], own
     else:  # a model that was fine-tuned, one of others, a tokenizer
         tag = "text-classification" if head == "AutoModelForSequenceClassification" else None
         tags = ["hfssl"]

@@ -2,7 +2,7 @@
 
     OUT/ledger.jsonl   a line for each job that is done: each pretraining and each fine-tuning is one
     OUT/pretrained/    the pretrained models, as from_pretrained takes them
-    OUT/predictions/   dev predictions of each fine-tuning
+    OUT/predictions/   dev predictions of each fine-tuning, with the name of its job
     OUT/claim.json     the verdict with all behind it; claim.csv, claim_differences.csv, claim.png
 
 Budgets and seeds may be added later: the same command with more of them does what is missing. Devlin et al. 2019
@@ -35,7 +35,7 @@ from hfssl.finetuning.arguments import LoopArguments
 from hfssl.finetuning.builtin_models import make_builtin
 from hfssl.finetuning.encoding import VERSION, TaskEncoder
 from hfssl.finetuning.heads import choose_head
-from hfssl.finetuning.loop import decode, fine_tune, training_arguments
+from hfssl.finetuning.loop import check_parts, decode, fine_tune, training_arguments
 from hfssl.finetuning.recipes import find_recipe
 from hfssl.finetuning.sources import Source, open_source
 from hfssl.studies.claim_pretraining import (
@@ -98,8 +98,14 @@ class ClaimArguments:
                 more = f"at least {least} with --few_seeds" if self.few_seeds else "--few_seeds allows fewer, for a try"
                 raise InputError(f"--{name} {value} are too few for a verdict, which takes {LEAST_SEEDS}; {more}")
         for name in ("pretraining_batch_size", "pretraining_learning_rate", "checkpoint_steps"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"--{name} must be positive, not {getattr(self, name)}")
+        if not 0 < self.mlm_probability < 1:
+            raise InputError(f"--mlm_probability is a share, above 0 and below 1, not {self.mlm_probability}")
+        if not 0 <= self.pretraining_warmup < 1:
+            raise InputError(f"--pretraining_warmup is a share, at least 0 and below 1, not {self.pretraining_warmup}")
+        if not 0 <= self.pretraining_weight_decay < math.inf:
+            raise InputError(f"--pretraining_weight_decay must be 0 or positive, not {self.pretraining_weight_decay}")
         self.budgets = sorted(set(self.budgets))
 
     @property
@@ -157,6 +163,9 @@ class ClaimStudy:
         if args.tasks.strip() != "all" and any(task.is_diagnostic for task in asked):
             raise InputError("AX has no labels to score on: leave it out of --tasks")
         self.tasks = [task for task in asked if not task.is_diagnostic]
+        for task in self.tasks:
+            for model in ("", CBOW):
+                check_parts(task, self._settings(task, model).batch_size, loop.gradient_accumulation_steps)
         self.data = {
             task.name: {split: load_split(task, split, args.data_dir) for split in ("train", *task.dev_splits)}
             for task in self.tasks
@@ -176,6 +185,7 @@ class ClaimStudy:
                 self.pretraining.plan(arm, args.budgets[0])
         self.seeds = range(args.pretraining_seeds)
         self.ledger = Ledger(self.out / "ledger.jsonl", self.identity())
+        self.ledger.check()
         self._encoders: dict[str, TaskEncoder] = {}
 
     def identity(self) -> dict[str, Any]:
@@ -187,6 +197,12 @@ class ClaimStudy:
         found |= {f"model.{name}": value for name, value in self.pretraining.config.to_diff_dict().items()}
         found.pop("model.transformers_version", None)
         return json.loads(json.dumps(found, default=str))
+
+    def inputs(self) -> dict[str, Any]:
+        """Where the text and the tasks are from, and a hash of the rows of each."""
+        rows = {f"{name} {split}": rows.fingerprint() for name, splits in self.data.items()
+                for split, rows in splits.items()}  # fmt: skip
+        return {"text": self.pretraining.data.train.source, "data_dir": self.args.data_dir, "rows": rows}
 
     def run(self) -> tuple[dict[str, dict[str, Any]], Fitted, dict[str, str], dict[str, Any]]:
         """Does what is missing.
@@ -203,7 +219,7 @@ class ClaimStudy:
         net = same_network(folders)
         logger.info(
             "Every arm, as saved: %s non-embedding parameters of the same shapes, %s tokens of the tokenizer %s",
-            f"{net['parameters']:,}", f"{net['vocabulary']:,}", net["tokenizer"],
+            f"{net['non-embedding parameters']:,}", f"{net['vocabulary']:,}", net["tokenizer"],
         )  # fmt: skip
         poolings = self._choose(folders)
         jobs = {
@@ -312,7 +328,7 @@ class ClaimStudy:
         predictions = {
             split: list(decode(splits[split], tuned.logits[split], head.order)) for split in job.task.dev_splits
         }
-        write_whole(self._predictions(name), json.dumps(predictions))
+        write_whole(self._predictions(name), json.dumps({"job": name, "predictions": predictions}))
         return {key: tuned.record[key] for key in ("score", "scores", "seconds", "flags")}
 
     def _encoder(self, source: Source) -> TaskEncoder:
@@ -331,8 +347,8 @@ class ClaimStudy:
             InputError: they are gone.
         """
         try:
-            return json.loads(self._predictions(job).read_text())
-        except (OSError, ValueError) as error:
+            return json.loads(self._predictions(job).read_text())["predictions"]
+        except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"cannot read {self._predictions(job)}: {error}; delete the line of {job!r} in {self.ledger.path} to "
                 "do that job again"

@@ -129,9 +129,10 @@ class Pretraining:
             }[self.budget]
             steps = int(share * budget / cost * (1 + 1e-12))  # 0.3 * 10 is 3 steps, not 2.9999999999999996
             if steps < 1:
+                part = "" if share == 1 else f", whose {objective} has {share * budget:g} of it"
                 raise InputError(
-                    f"a budget of {budget_text(budget)} {self.budget} is smaller than one step of {arm} ({objective}: "
-                    f"{share * budget:g} of {cost:g})"
+                    f"a budget of {budget_text(budget)} {self.budget} is smaller than one step of {arm}{part}: a step "
+                    f"is {cost:g}"
                 )
             stages.append(Stage(objective, steps, sample))
             sample += steps * self.settings.batch_size
@@ -190,7 +191,7 @@ class Pretraining:
             per_device_eval_batch_size=settings.batch_size, learning_rate=settings.learning_rate,
             warmup_steps=settings.warmup, weight_decay=settings.weight_decay, lr_scheduler_type="linear", seed=seed,
             bf16=settings.bf16, save_steps=settings.checkpoint_steps, save_total_limit=1,
-            logging_steps=max(1, stage.steps // 10), report_to="none", disable_tqdm=True, use_cpu=not on_gpu,
+            logging_steps=max(1, stage.steps // 4), report_to="none", disable_tqdm=True, use_cpu=not on_gpu,
         )  # fmt: skip
         args._n_gpu = min(args.n_gpu, 1)  # one job, one GPU: others take other jobs
         collator = CausalCollator()
@@ -218,7 +219,7 @@ def same_network(folders: Mapping[str, Path]) -> dict[str, Any]:
         folders: by what to call each.
 
     Returns:
-        "parameters": the non-embedding ones; "vocabulary": its size; "tokenizer": a hash of it.
+        "non-embedding parameters", how many; "vocabulary", its size; "tokenizer", a hash of it.
 
     Raises:
         InputError: two of them have other vocabularies, or nets of other shapes.
@@ -232,7 +233,9 @@ def same_network(folders: Mapping[str, Path]) -> dict[str, Any]:
         net = {
             "tokenizer": tokenizer_hash(tokenizer),
             "vocabulary": len(tokenizer),
-            "parameters": sum(math.prod(shape) for key, shape in shapes.items() if key not in _EMBEDDINGS),
+            "non-embedding parameters": sum(
+                math.prod(shape) for key, shape in shapes.items() if key not in _EMBEDDINGS
+            ),
             "shapes": shapes,
         }
         first = first or name

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from hfssl.benchmarking import environment
 from hfssl.evaluation.paired import (
     INCONCLUSIVE,
     PairedComparison,
@@ -63,7 +64,7 @@ def make_record(
         "verdict": joint_verdict(verdicts.values()),
         "verdicts": verdicts,
         "meaning": MEANING,
-        "notes": _notes(study),
+        "notes": _notes(study) + cautions(study, rows, anchors[0], fitted),
         "budget": study.args.budget,
         "tasks": [task.name for task in study.tasks],
         "seeds": {"pretraining": len(study.seeds), "fine-tuning": study.args.fine_tuning_seeds},
@@ -76,6 +77,8 @@ def make_record(
             for (first, second, budget), found in [*claimed.items(), *others.items()]
         ],
         "settings": study.identity(),
+        "inputs": study.inputs(),
+        "environment": environment(),
     }
 
 
@@ -154,6 +157,25 @@ def _notes(study: ClaimStudy) -> list[str]:
     parts = [f"{task.title}: {rows.note}" for task in study.tasks for rows in study.data[task.name].values()
              if rows.note not in ("", "synthetic")]  # fmt: skip
     return notes + list(dict.fromkeys(parts))
+
+
+def cautions(
+    study: ClaimStudy, rows: Sequence[Mapping[str, Any]], untrained: Mapping[str, Any], fitted: Fitted
+) -> list[str]:
+    """What makes arms alike whatever they learned: pretraining without effect, tasks that no fine-tuning learns."""
+    notes = []
+    if all(row["low"] is None or row["low"] <= untrained["mean"] for row in rows):
+        notes.append(
+            f"No arm's interval is above the net without pretraining ({untrained['mean']:.1f}): arms may be alike "
+            "because none learned what these tasks need."
+        )
+    for task in study.tasks:
+        records = [record for (model, name), found in fitted.items() for record in found
+                   if name == task.name and model not in (TF_IDF, CBOW)]  # fmt: skip
+        constant = sum(any(flag.startswith("constant") for flag in record["flags"]) for record in records)
+        if constant:
+            notes.append(f"{task.title}: {constant} of {len(records)} fine-tunings give every dev row the same answer.")
+    return notes
 
 
 def sentences(record: Mapping[str, Any]) -> list[str]:
@@ -245,12 +267,14 @@ def claim_figure(record: Mapping[str, Any]):
             zorder=1,
         )
         right.annotate(
-            one["verdict"], (one["budget"], one["mean"]), fontsize=8, xytext=(5, 5), textcoords="offset points"
-        )
+            one["verdict"], (one["budget"], one["mean"]), fontsize=8, xytext=(0, 6), textcoords="offset points",
+            ha="center",
+        )  # fmt: skip
     right.plot([], [], color="#d29922", linewidth=5, alpha=0.5, label="bootstrap, dev rows")
     right.axhline(0, color="black", linewidth=0.8)
     for axes, title in ((left, "mean score of the tasks"), (right, f"{BLANK_LM} less {LM}, points")):
         axes.set_xscale("log")
+        axes.margins(x=0.15)  # for the verdicts of the first and last budget
         axes.set_xlabel(f"budget, {record['budget']}", fontsize=9)
         axes.set_title(title, fontsize=10)
         axes.grid(alpha=0.3)
@@ -286,10 +310,13 @@ def verify_claim(study: ClaimStudy) -> dict[str, Any]:
     """Does what is missing of a study, writes its report, prints the table and the verdict; what claim.json holds."""
     from rich.console import Console
 
-    record = make_record(study, *study.run())
+    try:
+        record = make_record(study, *study.run())
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the same command goes on with the jobs that are not done") from None
     write_report(study, record)
     console = Console()
     console.print(claim_table(record))
     for line in sentences(record):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, markup=False, highlight=False)
     return record

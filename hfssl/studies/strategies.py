@@ -1,11 +1,13 @@
 """The strategies of fine-tuning in one table: the same model, tasks and seeds, each beside plain fine-tuning.
 
     OUT/STRATEGY/         what hfssl glue writes, with its ledger
-    OUT/strategies.json   rows; OUT/strategies.csv the same as a table
+    OUT/ledger.jsonl      whose folder it is, and the settings of all strategies
+    OUT/strategies.json   rows, notes, settings, versions; OUT/strategies.csv the rows as a table
 
 Every job is on the ledger of its strategy, so a study that was stopped goes on where it was. An ensemble trains
 nothing: its members are the runs of the strategy that it is of. The difference to plain has a paired permutation test
-over items, and Holm's correction over all strategies and tasks.
+over items, with Holm's correction over all strategies and tasks, which takes the runs as they are; what other seeds
+would have done, Student's interval over the pairs of seeds says.
 """
 
 from __future__ import annotations
@@ -23,18 +25,22 @@ from typing import Any
 
 from rich.table import Table
 
+from hfssl.benchmarking import environment
 from hfssl.errors import InputError
+from hfssl.evaluation.paired import paired_t
 from hfssl.evaluation.scoring import task_score
 from hfssl.evaluation.significance import LEVEL, PERMUTATIONS, holm, paired_permutation
 from hfssl.evaluation.tasks import suite_tasks
 from hfssl.files import write_whole
 from hfssl.finetuning.arguments import LoopArguments, SuiteArguments
+from hfssl.finetuning.builtin_models import dropped_if_refused
 from hfssl.finetuning.command import complete_suite
 from hfssl.finetuning.loop import check_parts
 from hfssl.finetuning.outcome import TaskRuns
 from hfssl.finetuning.recipes import find_recipe
 from hfssl.finetuning.strategies import parse_strategy
 from hfssl.finetuning.suite import Suite
+from hfssl.training.ledger import Ledger
 
 logger = logging.getLogger(__name__)
 
@@ -72,18 +78,23 @@ class Arm:
 
     Attributes:
         tasks: scored ones, by name.
-        scores: of each task the mean over seeds, in points; of an ensemble its own.
-        intervals: 95 %, of the same.
+        by_seed: of each task the scores, in points; of an ensemble its own.
+        intervals: 95 %, of their mean.
         seconds: of training a model of each task; of an ensemble that of all its members.
     """
 
     tasks: dict[str, TaskRuns]
-    scores: dict[str, float]
+    by_seed: dict[str, list[float]]
     intervals: dict[str, list[float]]
     seconds: float
 
+    @property
+    def scores(self) -> dict[str, float]:
+        """The means over seeds."""
+        return {name: mean(scores) for name, scores in self.by_seed.items()}
 
-def compare_strategies(args: StrategyStudyArguments, loop: LoopArguments) -> list[dict[str, Any]]:
+
+def compare_strategies(args: StrategyStudyArguments, loop: LoopArguments) -> tuple[list[dict[str, Any]], list[str]]:
     """Runs what is missing and writes strategies.json and strategies.csv.
 
     Args:
@@ -91,12 +102,37 @@ def compare_strategies(args: StrategyStudyArguments, loop: LoopArguments) -> lis
 
     Returns:
         A row for each strategy and task, and one for the mean over tasks: "strategy", "task", "seeds", "score" (mean
-        over seeds), "low", "high"; beside plain "difference", "p", "corrected_p"; "time" in multiples of plain's.
+        over seeds), "low", "high", "by_seed"; beside plain "difference", "p", "corrected_p" and, of several seeds,
+        "seeds_low" and "seeds_high", Student's interval of the difference over pairs of seeds; "time" in multiples of
+        plain's. And what must be said of them.
 
     Raises:
-        InputError: a strategy that the model or the tasks cannot take, before anything is trained; as `Suite`.
+        InputError: a strategy that the model or the tasks cannot take, or a folder of something else, before anything
+            is trained; as `Suite`.
     """
-    loops = _loops(args, loop)
+    loops = loops_of(args, loop)
+    own = ("strategies", "tasks", "seeds", "save_models", "out")  # of which a folder may get more
+    kept = {name: value for name, value in asdict(args).items() if name not in own}
+    ledger = Ledger(Path(args.out) / "ledger.jsonl", {"study": "compare_strategies"} | kept | asdict(loop))
+    ledger.check()
+    with dropped_if_refused(Path(args.out)):
+        plain = _checked(args, loops)
+    ledger.run({}, lambda name, job: None)  # the jobs are on the strategies' own ledgers
+    arms: dict[str, Arm] = {}
+    for number, (name, one) in enumerate(loops.items(), start=1):
+        logger.info("%s: strategy %d of %d", name, number, len(loops))
+        arms[name] = _run(plain if name == PLAIN else _suite(args, name, one, _members(args, name, arms)))
+    rows = rows_of(args.suite, arms)
+    out, settings, notes = Path(args.out), asdict(args) | {"loop": asdict(loop)}, notes_of(arms)
+    found = {"settings": settings, "notes": notes, "rows": rows, "environment": environment()}
+    write_whole(out / "strategies.json", json.dumps(found, indent=1) + "\n")
+    write_whole(out / "strategies.csv", _csv(rows))
+    logger.info("The table is in %s: strategies.json and .csv", out)
+    return rows, notes
+
+
+def _checked(args: StrategyStudyArguments, loops: Mapping[str, LoopArguments]) -> Suite:
+    """Plain's suite, once it is known that the model and the tasks go with all strategies."""
     plain = _suite(args, PLAIN, loops[PLAIN])
     for one in loops.values():
         strategy = one.make_strategy()
@@ -108,20 +144,15 @@ def compare_strategies(args: StrategyStudyArguments, loop: LoopArguments) -> lis
             strategy.choose_head(plain.source, task, one.new_head)
             for settings in (recipe.settings(task, **one.changes), *([shared.settings] if shared else [])):
                 check_parts(task, settings.batch_size, one.gradient_accumulation_steps)
-    arms: dict[str, Arm] = {}
-    for number, (name, one) in enumerate(loops.items(), start=1):
-        logger.info("%s: strategy %d of %d", name, number, len(loops))
-        arms[name] = _run(plain if name == PLAIN else _suite(args, name, one, _members(args, name, arms)))
-    rows = rows_of(args.suite, arms)
-    out, settings = Path(args.out), asdict(args) | {"loop": asdict(loop)}
-    write_whole(out / "strategies.json", json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n")
-    write_whole(out / "strategies.csv", _csv(rows))
-    logger.info("The table is in %s: strategies.json and .csv", out)
-    return rows
+    return plain
 
 
-def _loops(args: StrategyStudyArguments, loop: LoopArguments) -> dict[str, LoopArguments]:
-    """By strategy what its runs are told, plain first, ensembles last."""
+def loops_of(args: StrategyStudyArguments, loop: LoopArguments) -> dict[str, LoopArguments]:
+    """By strategy what its runs are told, plain first, ensembles last.
+
+    Raises:
+        InputError: strategies or options that do not go together.
+    """
     if loop.strategy != PLAIN:
         raise InputError(f"compare_strategies takes --strategies, several; --strategy {loop.strategy} is hfssl glue's")
     names = sorted(dict.fromkeys([PLAIN, *args.strategies]), key=lambda name: (name != PLAIN, _is_ensemble(name)))
@@ -140,6 +171,8 @@ def _loops(args: StrategyStudyArguments, loop: LoopArguments) -> dict[str, LoopA
     for option in args.options:
         if option not in used:
             raise InputError(f"--options {option!r} is of none of {', '.join(names)}: write STRATEGY.NAME=VALUE")
+    if any(one.precision == "fp32" for one in loops.values()):  # those of tiny steps chose it: then it is for all
+        loops = {name: dataclasses.replace(one, precision="fp32") for name, one in loops.items()}
     return loops
 
 
@@ -173,14 +206,15 @@ def _suite(args: StrategyStudyArguments, name: str, loop: LoopArguments, members
 
 def _run(suite: Suite) -> Arm:
     tasks, result, _ = complete_suite(suite)
-    known, scores = suite_tasks(suite.suite), {}
+    known, by_seed = suite_tasks(suite.suite), {}
     for name, found in result.tasks.items():
         seeds = range(len(found.seeds))
-        each = [task_score(known[name], {key: values[seed] for key, values in found.scores.items()}) for seed in seeds]
-        scores[name] = mean(each)
+        by_seed[name] = [
+            task_score(known[name], {key: values[seed] for key, values in found.scores.items()}) for seed in seeds
+        ]
     intervals = {name: found.intervals["score"] for name, found in result.tasks.items()}
     models = 1 if suite.members is not None else suite.seeds
-    return Arm({name: tasks[name] for name in scores}, scores, intervals, result.cost["train_seconds"] / models)
+    return Arm({name: tasks[name] for name in by_seed}, by_seed, intervals, result.cost["train_seconds"] / models)
 
 
 def rows_of(suite: str, arms: Mapping[str, Arm], permutations: int = PERMUTATIONS) -> list[dict[str, Any]]:
@@ -199,16 +233,36 @@ def rows_of(suite: str, arms: Mapping[str, Arm], permutations: int = PERMUTATION
         for task, one in arm.tasks.items():
             low, high = arm.intervals[task]
             row = {"strategy": name, "task": known[task].title, "seeds": len(one.seeds)}
-            row |= {"score": arm.scores[task], "low": low, "high": high}
+            row |= {"score": arm.scores[task], "low": low, "high": high, "by_seed": arm.by_seed[task]}
             if name != PLAIN:
                 difference, p = tests[name, task]
                 row |= {"difference": 100 * difference, "p": p, "corrected_p": corrected[name, task]}
+                if not one.singles and len(arm.by_seed[task]) > 1:
+                    pairs = [
+                        first - second for first, second in zip(arm.by_seed[task], plain.by_seed[task], strict=True)
+                    ]
+                    row |= dict(zip(("seeds_low", "seeds_high"), paired_t(pairs)[1:], strict=True))
             rows.append(row)
         whole = {"strategy": name, "task": MEAN, "score": mean(arm.scores.values())}
         if name != PLAIN:
             whole["difference"] = mean(100 * tests[name, task][0] for task in plain.tasks)
         rows.append(whole | {"time": arm.seconds / plain.seconds, "seconds": arm.seconds})
     return rows
+
+
+def notes_of(arms: Mapping[str, Arm]) -> list[str]:
+    """What must be said beside the rows: of the data, and of models that say the same of every row."""
+    notes = []
+    for name, plain in arms[PLAIN].tasks.items():
+        said = {rows.note: None for rows in plain.splits.values() if rows.note}
+        notes += [f"{plain.task.title}: {note}" for note in said]
+        trained = [
+            record for label, arm in arms.items() if not _is_ensemble(label) for _, record in arm.tasks[name].runs
+        ]
+        constant = sum(any(flag.startswith("constant") for flag in record["flags"]) for record in trained)
+        if constant:
+            notes.append(f"{plain.task.title}: {constant} of {len(trained)} models give every dev row the same answer")
+    return notes
 
 
 def _paired(one: TaskRuns, plain: TaskRuns) -> tuple[dict[str, list], dict[str, list]]:
@@ -226,13 +280,13 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(row | {"by_seed": " ".join(f"{score:.4f}" for score in row.get("by_seed", ()))} for row in rows)
     return text.getvalue()
 
 
-def strategies_table(rows: Sequence[Mapping[str, Any]], model: str) -> Table:
-    """The rows as a table of rich."""
-    table = Table(title=f"Strategies on {model}", title_justify="left", caption_justify="left")
+def strategies_table(rows: Sequence[Mapping[str, Any]], notes: Sequence[str], model: str) -> Table:
+    """The rows as a table of rich, with what must be said of them below it."""
+    table = Table(title=f"Strategies on {model}, dev", title_justify="left", caption_justify="left")
     for name in ("strategy", "task", "score", "95 % interval", "less plain", "p (Holm)", "time"):
         table.add_column(name, justify="left" if name in ("strategy", "task") else "right", no_wrap=name == "strategy")
     for row in rows:
@@ -247,7 +301,9 @@ def strategies_table(rows: Sequence[Mapping[str, Any]], model: str) -> Table:
     tests = sum("p" in row for row in rows)
     table.caption = (
         "Points of 100 on dev, means over seeds; interval: bootstrap over items and seeds; p: paired permutation test "
-        f"over items against plain, after Holm's correction for {tests} tests, * below {LEVEL:g}; time: of training a "
-        "model of each task, of an ensemble all its members, in multiples of plain's."
+        f"over items against plain, after Holm's correction for {tests} tests, * below {LEVEL:g}; it says nothing of "
+        "other seeds (strategies.json has Student's interval); time: of training a model of each task, of an ensemble "
+        "all its members, in multiples of plain's."
     )
+    table.caption += "".join(f"\n{note}." for note in notes)
     return table

@@ -40,7 +40,8 @@ class Ledger:
 
     Args:
         path: of the file; it is made if there is none. Its locks lie in `<path>.lock`.
-        settings: what the results depend on besides the jobs' names, as JSON. A file with other settings is refused.
+        settings: what the results depend on besides the jobs' names, as JSON; under "study", if there, whose they are.
+            A file with other settings is refused.
         wait: seconds between two looks at what other processes are doing.
     """
 
@@ -57,6 +58,11 @@ class Ledger:
         """Whether the file is there and holds results of other settings."""
         found = self._found_settings() if self.path.exists() else None
         return found is not None and found != self.settings
+
+    def check(self) -> None:
+        """Raises InputError if the file is there and `run` would refuse it; makes nothing."""
+        if self.path.exists():
+            self._check_settings()
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -161,9 +167,14 @@ class Ledger:
                     self._append({"settings": self.settings})
         except OSError as error:
             raise InputError(f"cannot use the ledger {self.path}: {error.strerror}") from None
+        self._check_settings()
+
+    def _check_settings(self) -> None:
         found = self._found_settings()
         if found is None:
             raise InputError(f"{self.path} is no ledger: its settings are missing; give another file")
+        if found.get("study") != self.settings.get("study"):
+            raise InputError(f"{self.path} is of {found.get('study', 'another program')}; give another folder")
         for name in sorted(found.keys() | self.settings.keys()):
             if found.get(name) != self.settings.get(name):
                 raise InputError(

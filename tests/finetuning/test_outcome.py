@@ -17,7 +17,7 @@ from hfssl.finetuning.arguments import LoopArguments, SuiteArguments
 from hfssl.finetuning.comparison import _differences, compare_folders, comparison_table
 from hfssl.finetuning.loop import confidence, decode
 from hfssl.finetuning.outcome import TaskRuns, collect, make_result, write_outcome
-from hfssl.finetuning.report import row_errors, write_report
+from hfssl.finetuning.report import row_errors, rows_by_length, write_report
 from hfssl.finetuning.runs import read_logits
 from hfssl.finetuning.suite import Suite
 
@@ -99,6 +99,20 @@ def test_compare_finds_what_was_planted_and_says_what_it_cannot_tell(made):
 def test_compare_says_which_settings_differ():
     one, other = {"updates": 7, "epochs": 3, "jobs": ["a"]}, {"updates": 9, "epochs": 3, "jobs": ["b"]}
     assert _differences(one, other) == "updates 7 and 9" and _differences(one, one) == ""
+    one, other = ({"strategy_options": {"smart": {"weight": weight, "steps": 1}}} for weight in (1.0, 3.0))
+    apart = "strategy_options smart.weight=1.0 smart.steps=1 and smart.weight=3.0 smart.steps=1"
+    assert _differences(one, other) == apart
+
+
+def test_rows_of_one_length_are_not_parted():
+    data = load_split(TASKS["glue/cola"], "validation", TOY)
+    wrong = [next(label for label in data.task.labels if label != said) for said in data.labels]
+    names, rows = rows_by_length(data, [data.labels, wrong])
+    lengths = [len(text.split()) for (text,) in zip(*data.texts, strict=True)]
+    assert names == ("words", "rows", "right, %") and sum(count for _, count, _ in rows) == len(data)
+    assert [shown for *_, shown in rows] == ["50.0"] * len(rows)
+    ends = [int(end) for words, *_ in rows for end in words.split(" to ")]
+    assert ends == sorted(ends) and len({words for words, *_ in rows}) == len(rows) == len({*lengths})
 
 
 def test_compare_refuses_what_does_not_compare(made, tmp_path):

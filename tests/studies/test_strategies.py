@@ -4,6 +4,7 @@ import runpy
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from hfssl.errors import InputError
 from hfssl.evaluation.significance import holm, paired_permutation
@@ -13,7 +14,7 @@ from hfssl.finetuning import suite as suite_module
 from hfssl.finetuning.arguments import LoopArguments
 from hfssl.finetuning.outcome import TaskRuns
 from hfssl.programs import program
-from hfssl.studies.strategies import ALL, Arm, StrategyStudyArguments, compare_strategies, rows_of
+from hfssl.studies.strategies import ALL, Arm, StrategyStudyArguments, compare_strategies, loops_of, rows_of
 
 RTE = TASKS["glue/rte"]
 SMOKE = ["--config", "eval/compare_strategies_smoke.yaml", "--max_steps", "2", "--tasks", "cola,rte"]
@@ -31,13 +32,13 @@ def arm(dev, rights, seconds=1.0, ensemble=False):
         [label if row < right else wrong[label] for row, label in enumerate(dev.labels)] for right in rights
     ]  # fmt: skip
     one = TaskRuns(RTE, {"validation": dev}, [], {"validation": runs}, singles={"validation": runs} if ensemble else {})
-    return Arm({"rte": one}, {"rte": np.mean(rights)}, {"rte": [0.0, 100.0]}, seconds)
+    return Arm({"rte": one}, {"rte": rights}, {"rte": [0.0, 100.0]}, seconds)
 
 
 def test_rows_have_the_difference_its_test_and_the_time(dev):
     arms = {
         "plain": arm(dev, [60, 62], 2.0),
-        "better": arm(dev, [90, 92], 6.0),
+        "better": arm(dev, [88, 94], 6.0),
         "same": arm(dev, [60, 62], 2.0),
         "ensemble": arm(dev, [75], 4.0, ensemble=True),
     }
@@ -50,6 +51,10 @@ def test_rows_have_the_difference_its_test_and_the_time(dev):
     assert {name: row["time"] for name, row in whole.items()} == {
         "plain": 1.0, "better": 3.0, "same": 1.0, "ensemble": 2.0
     }  # fmt: skip
+    half = stats.t.ppf(0.975, 1) * np.std([28, 32], ddof=1) / 2**0.5
+    found = each["better"]["seeds_low"], each["better"]["seeds_high"]
+    assert each["better"]["by_seed"] == [88, 94] and found == pytest.approx((30 - half, 30 + half))
+    assert "seeds_low" not in each["ensemble"], "it is one"
     names = ("better", "same", "ensemble")
     assert [each[name]["corrected_p"] for name in names] == holm([each[name]["p"] for name in names])
     runs = [arms[name].tasks["rte"].predictions for name in ("better", "plain")]
@@ -66,6 +71,8 @@ def test_the_study_runs_every_strategy_and_goes_on_with_what_is_missing(tmp_path
     flags = [*SMOKE, "--seeds", "1", "--out", str(tmp_path), "--options", "smart.weight=2"]
     strategies = ["--strategies", "ensemble", "smart", "multitask"]
     rows = main([*flags, *strategies])
+    notes = ["CoLA: synthetic", "CoLA: 3 of 3 models give every dev row the same answer", "RTE: synthetic",
+             "RTE: 3 of 3 models give every dev row the same answer"]  # fmt: skip
     names = ["plain", "smart", "multitask", "ensemble", ALL]
     assert list(dict.fromkeys(row["strategy"] for row in rows)) == names
     assert [name for name, _ in trained] == ["plain"] * 2 + ["smart"] * 2 + ["multitask"] * 2
@@ -76,12 +83,30 @@ def test_the_study_runs_every_strategy_and_goes_on_with_what_is_missing(tmp_path
     plain, ensemble = ({row["task"]: row for row in rows if row["strategy"] == name} for name in ("plain", "ensemble"))
     assert all(ensemble[task]["score"] == plain[task]["score"] for task in plain), "an ensemble of one is the model"
     assert ensemble["mean"]["time"] == 1
-    assert json.loads((tmp_path / "strategies.json").read_text())["rows"] == rows
+    written = json.loads((tmp_path / "strategies.json").read_text())
+    assert written["rows"] == rows and written["notes"] == notes and written["environment"]["versions"]["torch"]
     table = list(csv.DictReader((tmp_path / "strategies.csv").open()))
     assert [float(row["score"]) for row in table] == [row["score"] for row in rows]
-    assert "Holm's correction for 8 tests" in " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Holm's correction for 8 tests" in printed and "RTE: synthetic." in printed and ", dev" in printed
     trained.clear()
     assert main([*flags, *strategies]) == rows and not trained
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match=r"holds results of other settings \(max_steps: 2, now 1\)"):
+        main([*flags, *strategies, "--max_steps", "1"])
+    claim = ["--config", "eval/verify_claim_smoke.yaml", "--out", str(tmp_path)]
+    with pytest.raises(InputError, match=r"ledger\.jsonl is of compare_strategies; give another folder"):
+        runpy.run_path(str(program("eval/verify_claim.py")))["main"].__wrapped__(claim)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_all_strategies_have_the_precision_of_the_one_that_needs_most():
+    """On a GPU that has bf16, SMART in fp32 beside plain in bf16 would be no comparison of strategies."""
+    of = {}
+    for names in (["hire", "freelb"], ["hire", "smart"]):
+        loops = loops_of(StrategyStudyArguments("builtin-demo", names), LoopArguments())
+        of[names[1]] = {loop.precision for loop in loops.values()}
+    assert of == {"freelb": {"auto"}, "smart": {"fp32"}}
 
 
 def test_bad_input_is_said_before_anything_is_trained(tmp_path, monkeypatch):
@@ -103,4 +128,4 @@ def test_bad_input_is_said_before_anything_is_trained(tmp_path, monkeypatch):
         with pytest.raises(InputError, match=message):
             fields = {"model": "builtin-demo", "data_dir": "builtin:toyglue", "out": str(tmp_path / "out")}
             compare_strategies(StrategyStudyArguments(**fields | given), LoopArguments(**loop))
-    assert not list((tmp_path / "out").rglob("ledger.jsonl"))
+    assert not (tmp_path / "out").exists()

@@ -89,10 +89,6 @@ def _owner(kinds: Sequence[type[Strategy]], key: str) -> tuple[type[Strategy], s
 def _value(kind: type[Strategy], key: str, text: str) -> Any:
     hint = get_type_hints(kind)[key]
     hint = next(part for part in get_args(hint) or (hint,) if part is not types.NoneType)
-    if hint is bool:
-        if text.lower() not in ("true", "false"):
-            raise InputError(f"{kind.name}.{key} must be true or false, not {text!r}")
-        return text.lower() == "true"
     try:
         return hint(text)
     except ValueError:

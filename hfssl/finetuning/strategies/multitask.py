@@ -15,7 +15,7 @@ from hfssl.finetuning.strategies.strategy import Strategy, check_choice, check_o
 
 @dataclass(frozen=True)
 class Multitask(Strategy):
-    """The shared stage before the tasks' own; the defaults are the paper's (section 4.2) but for its Adamax.
+    """The shared stage before the tasks' own, with Adamax; the defaults are the paper's (section 4.2).
 
     The published code clips the gradient at 1, warms up over a tenth of the updates and knows no weight decay.
     """

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from hfssl.data.sampling import hash_key
 from hfssl.errors import InputError
 from hfssl.evaluation.tasks import Task
-from hfssl.finetuning.strategies.strategy import Strategy, check_options
+from hfssl.finetuning.strategies.strategy import Strategy, check_choice, check_options
 
 DROPOUTS = ("new", "same")
 DROPOUT = -1  # the stream that new dropout is seeded by
@@ -170,8 +170,7 @@ class Adversarial(Strategy):
 
     def __post_init__(self):
         check_options(self, sigma=0, step_size=0, steps=0, epsilon=0)
-        if self.dropout not in DROPOUTS:
-            raise InputError(f"{self.name}.dropout must be one of {', '.join(DROPOUTS)}, not {self.dropout!r}")
+        check_choice(self, "dropout", DROPOUTS)
 
     @property
     def needs_fp32(self) -> bool:

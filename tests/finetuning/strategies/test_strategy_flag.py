@@ -1,6 +1,7 @@
 """One flag, `--strategy`: what it takes, what it is refused with, and that it reaches jobs, results and reports."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from hfssl.finetuning.strategies.hire import Hire
 from hfssl.finetuning.strategies.smart import Smart
 from hfssl.finetuning.strategies.strategy import options_of
 from hfssl.models import HireForSequenceClassification
+from hfssl.programs import program
 from hfssl.training.ledger import Ledger
 
 TOY = "builtin:toyglue"
@@ -91,7 +93,7 @@ def test_options_go_to_the_strategy_that_has_them():
         ("smart", ["steps=1.5"], "smart.steps must be a whole number, not '1.5'"),
         ("smart", ["weight=-1"], "smart.weight must be at least 0, not -1.0"),
         ("smart", ["epsilon=nan"], "smart.epsilon must be at least 0, not nan"),
-        ("smart", ["dropout=none"], "smart.dropout must be one of new, same, not 'none'"),
+        ("smart", ["dropout=none"], "smart.dropout 'none' is not one of new, same"),
         ("freelb", ["steps=0"], "freelb.steps must be at least 1, not 0"),
     ],
 )
@@ -286,6 +288,17 @@ def test_what_hire_cannot_read(go, tmp_path, bert_tokenizer):
     assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match="hire reads the layers of one encoder, which builtin-cbow is not"):
         go("rte", model="builtin-cbow", strategy="hire")
+    assert not (tmp_path / "out").exists(), "nor the model that was made for it"
+
+
+def test_the_documentation_lists_every_option_with_its_default():
+    text = program("docs/evaluation/strategies.md").read_text()
+    listed = dict(re.findall(r"^\| `(\w+\.\w+)` \| (.+?) \|", text, re.MULTILINE))
+    options = {f"{name}.{option.name}": option for name, kind in STRATEGIES.items() for option in options_of(kind)}
+    assert listed.keys() == options.keys()
+    for name, option in options.items():
+        default = format(option.default, "g") if isinstance(option.default, float) else str(option.default)
+        assert listed[name] == ("the task's" if option.default is None else default), name
 
 
 @pytest.mark.slow
