@@ -344,6 +344,20 @@ def test_the_proximal_term_is_zero_at_the_anchor_and_the_anchor_follows(bert):
     assert torch.allclose(found, item_losses(outputs, LABELS) + 2 * kl_both_ways(outputs, anchored), rtol=1e-8)
 
 
+def test_by_default_smart_s_smoothness_is_that_of_two_dropouts(bert):
+    """As docs/evaluation/strategies.md says: without a perturbation about the same, without new dropout nearly 0."""
+    set_dropout(bert, 0.1)
+    terms = {}
+    for name, given in {"default": {}, "same": {"dropout": "same"}, "none": {"sigma": 0.0, "step_size": 0.0}}.items():
+        strategy = Smart(proximal=0.0, **given)
+        strategy.bind(bert, None, 5, 10)
+        torch.manual_seed(1)
+        found, outputs = strategy.losses(bert, INPUTS, LABELS)
+        terms[name] = float((found - item_losses(outputs.logits, LABELS)).detach().mean())
+    assert terms["default"] == pytest.approx(terms["none"], rel=0.02)
+    assert 0 <= terms["same"] < 1e-4 * terms["default"]
+
+
 def weights_after(trainer, model):
     torch.manual_seed(7)
     trainer.train()
