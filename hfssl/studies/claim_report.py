@@ -250,8 +250,9 @@ def claim_figure(record: Mapping[str, Any]):
 
     figure = Figure(figsize=(9.5, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for arm in dict.fromkeys(row["arm"] for row in record["arms"]):
-        rows = [row for row in record["arms"] if row["arm"] == arm]
+    for place, arm in enumerate(dict.fromkeys(row["arm"] for row in record["arms"]), start=-1):
+        beside = 1.03**place  # so that no arm hides another
+        rows = [row | {"budget": beside * row["budget"]} for row in record["arms"] if row["arm"] == arm]
         _line(left, rows, "mean", ("low", "high"), _COLOURS[arm], arm)
     for anchor, style in zip(record["anchors"], (":", "--", "-."), strict=True):
         left.axhline(anchor["mean"], color="#57606a", linestyle=style, linewidth=1, label=anchor["arm"])
