@@ -4,7 +4,7 @@ import re
 
 import pytest
 from huggingface_hub import ModelCard
-from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
+from transformers import BertConfig, BertForMaskedLM, BertLMHeadModel, GPT2Config, GPT2LMHeadModel
 
 from hfssl.hub import write_model_card
 from hfssl.models import (
@@ -59,6 +59,25 @@ def test_a_card_says_whether_labels_were_used(tmp_path):
     for collator, says in (({}, "without labels"), ({"labels": True}, "with labels")):
         write_model_card(tmp_path, RUN | {"collator": collator})
         assert f"Pretrained from scratch, {says}, with hfssl" in (tmp_path / "README.md").read_text()
+
+
+def test_a_language_models_card_is_of_the_way_it_reads(tmp_path):
+    """BERT's net fills in blanks or, trained left to right, writes."""
+    save_bert(tmp_path)
+    size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    for model, tag, paper in (
+        (None, "fill-mask", "Deep Bidirectional Transformers"),
+        (
+            BertLMHeadModel(BertConfig(vocab_size=300, is_decoder=True, **size)),
+            "text-generation",
+            "Unsupervised Multitask",
+        ),
+    ):
+        if model is not None:
+            model.save_pretrained(tmp_path)
+        write_model_card(tmp_path, RUN)
+        card = ModelCard.load(tmp_path / "README.md")
+        assert card.data.pipeline_tag == tag and paper in card.content
 
 
 @pytest.mark.parametrize("save", [save_gpt, save_bert, save_cbow, save_simclr, save_colorization, save_context_encoder])

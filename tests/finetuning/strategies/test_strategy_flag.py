@@ -16,6 +16,7 @@ from hfssl.errors import InputError
 from hfssl.evaluation.leaderboard import result_row
 from hfssl.evaluation.results import read_result
 from hfssl.evaluation.tasks import TASKS
+from hfssl.files import umask
 from hfssl.finetuning import loop
 from hfssl.finetuning import suite as suite_module
 from hfssl.finetuning.arguments import LoopArguments, SuiteArguments, as_command
@@ -263,6 +264,7 @@ def test_hire_s_head_is_drawn_by_the_seed_and_learns_on_a_frozen_encoder(bert_fo
     assert trained and not [name for name in trained if name.startswith("encoder.")]
     # A saved one's head goes on, or is drawn anew with all its parts; HIRE's stands in place of a head of another kind.
     save_task_model(one, source.tokenizer, tmp_path / "hire")
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "hire").iterdir()} == {0o666 & ~umask()}
     saved = open_source(str(tmp_path / "hire"))
     assert Hire().head(saved, task) is None and choose_head(saved, task).kept
     new = load_model(saved, TASKS["glue/mnli"], choose_head(saved, TASKS["glue/mnli"], new_head=True), 2)
