@@ -111,7 +111,7 @@ def compare_strategies(args: StrategyStudyArguments, loop: LoopArguments) -> tup
             is trained; as `Suite`.
     """
     loops = loops_of(args, loop)
-    own = ("strategies", "tasks", "seeds", "save_models", "out")  # of which a folder may get more
+    own = ("strategies", "tasks", "seeds", "save_models", "out", "data_dir")  # more of them may come, or from elsewhere
     kept = {name: value for name, value in asdict(args).items() if name not in own}
     ledger = Ledger(Path(args.out) / "ledger.jsonl", {"study": "compare_strategies"} | kept | asdict(loop))
     ledger.check()
