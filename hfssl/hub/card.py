@@ -13,14 +13,12 @@ from hfssl import __version__
 from hfssl.data.layout import LAYOUT, Layout
 
 # By a config's model_type. Vision methods carry their own code.
-LOADERS = {  # those with a tokenizer, and the Hub's task
-    "gpt2": "text-generation",
-    "llama": "text-generation",
-    "bert": "fill-mask",
+TEXT_MODELS = {  # of ours, those with a tokenizer, and the Hub's task
     "hfssl_tagger": "token-classification",
     "hfssl_hashing": "feature-extraction",
     "cbow": "feature-extraction",
 }
+STOCK = ("gpt2", "llama", "bert")  # of the language models that are trained here
 LANGUAGE_MODELS = {"AutoModelForCausalLM": "text-generation", "AutoModelForMaskedLM": "fill-mask"}
 _HEADS = {
     "ForMaskedLM": "AutoModelForMaskedLM",
@@ -101,7 +99,7 @@ def loading_code(folder: str | Path, repository: str | None = None) -> str:
             f'model = AutoModel.from_pretrained("{name}", trust_remote_code=True)  # with model.encode(["word"])\n'
             f'# the mean of a text\'s words: sentence_transformers.SentenceTransformer("{name}").encode(["a text"])'
         )
-    if model_type in LOADERS or (not remote and "architectures" in config):
+    if model_type in (*TEXT_MODELS, *STOCK) or (not remote and "architectures" in config):
         helper = _helper(folder)
         auto_class = _auto_class(config)
         lines = [f"from transformers import {', '.join(sorted(filter(None, (auto_class, helper))))}"]
@@ -223,8 +221,8 @@ def _head(folder: Path) -> str:
     model_type = str(config.get("model_type", ""))
     head, own = _auto_class(config), ["hfssl", "self-supervised", model_type]
     if "auto_map" in config and (model_type.startswith("hfssl_") or model_type == "cbow"):
-        tag, tags = LOADERS.get(model_type, "image-feature-extraction"), own
-    elif model_type in LOADERS and head in LANGUAGE_MODELS:
+        tag, tags = TEXT_MODELS.get(model_type, "image-feature-extraction"), own
+    elif model_type in STOCK and head in LANGUAGE_MODELS:
         tag, tags = LANGUAGE_MODELS[head], own
     else:  # a model that was fine-tuned, one of others, a tokenizer
         tag = "text-classification" if head == "AutoModelForSequenceClassification" else None
